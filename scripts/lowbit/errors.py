@@ -8,14 +8,18 @@ class InputError(Exception):
     """What the user gave cannot be used; the message says what to write or do instead."""
 
 
+class GateError(Exception):
+    """A check that runs in every job found wrong numbers; the message holds them."""
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; print an `InputError` or a full disk as one line and exit with 1.
+    """Run a script's `main`; print a foreseen error or a full disk as one line and exit with 1.
 
     Every other exception is a defect of ours and keeps its traceback.
     """
     try:
         main()
-    except InputError as error:
+    except (InputError, GateError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno != 28:  # ENOSPC

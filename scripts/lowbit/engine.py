@@ -1,0 +1,81 @@
+"""What every job of the engine starts from: a model taken apart, its settings, its documents."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowbit import gates
+from lowbit.decoder import Decoder
+from lowbit.loading import directory_of, load_decoder, pick_device
+from lowbit.streams import quantized_stream
+from lowbit.walk import FULL, Stream
+
+STREAM_SHARD = 256
+"""Documents whose hidden states are held at once where weights are read block by block."""
+PROBE_DOCUMENTS = 4
+"""Documents that the gates look at."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One model, ready to walk."""
+
+    decoder: Decoder
+    full: Stream
+    dtype: torch.dtype
+    device: torch.device
+    batch_size: int
+    resident: bool
+
+    @classmethod
+    def open(cls, model_record: Path, settings: Mapping[str, Any]) -> "Engine":
+        """Load the model that `model.json` records, with the config's `engine` settings."""
+        torch.set_num_threads(settings["threads"])
+        device, dtype = pick_device(settings["device"]), getattr(torch, settings["dtype"])
+        directory = directory_of(model_record)
+        decoder, parameters = load_decoder(directory, settings["mode"], dtype, device)
+        resident = settings["mode"] == "resident"
+        full = Stream(FULL, parameters)
+        return cls(decoder, full, dtype, device, settings["batch_size"], resident)
+
+    def quantized(self, name: str, record: Path) -> Stream:
+        """Return the stream of a method from its `method.json`."""
+        return quantized_stream(
+            name, record, self.decoder, self.full, self.resident, self.dtype, self.device
+        )
+
+    def shards(self, token_ids: NDArray[np.int32]) -> Iterator[list[Tensor]]:
+        """Cut `[documents, length]` into shards of batches.
+
+        Resident weights: a shard is one batch. Else it is many, so that reading a block pays.
+        """
+        rows = torch.from_numpy(token_ids).long().to(self.device)
+        batches = rows.split(self.batch_size)
+        per_shard = 1 if self.resident else max(1, STREAM_SHARD // self.batch_size)
+        for start in range(0, len(batches), per_shard):
+            yield list(batches[start : start + per_shard])
+
+    def check(
+        self, variants: Sequence[Stream], token_ids: NDArray[np.int32]
+    ) -> dict[str, dict[str, float]]:
+        """Run the gates of every stream on the first documents; per stream differences in nats.
+
+        Raises:
+            GateError: one of them fails.
+        """
+        probe = torch.from_numpy(token_ids[:PROBE_DOCUMENTS]).long().to(self.device)
+        floor = gates.noise_floor(self.decoder, self.full, probe, self.batch_size)
+        parity = gates.parity(self.decoder, self.full, probe, floor)
+        measured = {FULL: {"batch_noise_floor": floor, "parity_with_plain_forward": parity}}
+        for stream in variants:
+            measured[stream.name] = {
+                "self_patch": gates.self_patch(self.decoder, stream, probe),
+                "full_patch": gates.full_patch(self.decoder, self.full, stream, probe),
+            }
+        return measured

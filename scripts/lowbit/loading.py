@@ -1,0 +1,132 @@
+"""A model's weights: all at once (`resident`), or each block's when the walk reaches it (`stream`)."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from lowbit.decoder import Decoder
+from lowbit.errors import InputError
+from lowbit.walk import BlockParameters, own_parameters
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        InputError: a CUDA device is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(
+            f"engine.device is {name}, but PyTorch sees no GPU. "
+            "Write engine.device: auto, or run the job where a GPU is."
+        )
+    return torch.device(name)
+
+
+def load_decoder(
+    directory: Path, mode: str, dtype: torch.dtype, device: torch.device
+) -> tuple[Decoder, BlockParameters]:
+    """Load a Hugging Face directory; return the decoder and its full-precision block parameters."""
+    from transformers import AutoModelForCausalLM, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if mode == "resident":
+        model = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+        return Decoder(model.to(device)), own_parameters
+    return _load_without_blocks(directory, dtype, device)
+
+
+def _load_without_blocks(
+    directory: Path, dtype: torch.dtype, device: torch.device
+) -> tuple[Decoder, BlockParameters]:
+    """Load everything but the blocks; these are read again each time the walk reaches them."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    with _parameters_on_meta():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    decoder = Decoder(model)
+    read = _checkpoint_reader(directory, model.base_model_prefix, dtype, device)
+    inside = tuple(f"{decoder.blocks_name}.{index}." for index in range(len(decoder)))
+    tied = set(getattr(model, "all_tied_weights_keys", {}))
+    for name, _ in list(model.named_parameters(remove_duplicate=False)):
+        if not name.startswith(inside) and name not in tied:
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(read(name), requires_grad=False))
+    model.tie_weights()
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(device)
+
+    @lru_cache(maxsize=1)  # all streams of a block share one reading of it
+    def block_parameters(index: int) -> dict[str, Tensor]:
+        names = [name for name, _ in decoder.blocks[index].named_parameters()]
+        return {name: read(inside[index] + name) for name in names}
+
+    return decoder, block_parameters
+
+
+def _checkpoint_reader(
+    directory: Path, prefix: str, dtype: torch.dtype, device: torch.device
+) -> Callable[[str], Tensor]:
+    """Return a function from a parameter's name to its tensor, read from the safetensors files."""
+    files = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        handle = safe_open(path, framework="pt", device=str(device))
+        files |= dict.fromkeys(handle.keys(), handle)
+
+    def read(name: str) -> Tensor:
+        for key in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
+            if key in files:
+                return files[key].get_tensor(key).to(dtype)
+        raise InputError(
+            f"engine.mode: stream reads tensors by their names, but the checkpoint has no {name} "
+            "(transformers may merge or split tensors as it loads). Write engine.mode: resident."
+        )
+
+    return read
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Build modules whose parameters take no memory; buffers (RoPE frequencies) stay real."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=False)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = register_on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+
+
+def directory_of(model_record: Path) -> Path:
+    """Return the model's directory: `files` beside its `model.json`.
+
+    Raises:
+        InputError: a file is gone or has another size than when it was recorded.
+    """
+    directory = model_record.parent / "files"
+    for name, file in json.loads(model_record.read_text())["files"].items():
+        path = directory / name
+        if not path.exists() or path.stat().st_size != file["bytes"]:
+            raise InputError(
+                f"{path} is missing or has changed since {model_record} recorded it. "
+                f"Restore it, or delete {model_record} and run again."
+            )
+    return directory

@@ -1,0 +1,52 @@
+"""Per-document and per-token scores of several weight sets beside one full-precision stream."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowbit.engine import Engine
+from lowbit.losses import TokenLosses, token_losses
+from lowbit.walk import FULL, Stream, walk
+
+
+@dataclass
+class Scores:
+    """What one weight set makes of some documents."""
+
+    nll: NDArray[np.float64]
+    """`[documents]` mean over the predicted tokens, nats"""
+    kl: NDArray[np.float64]
+    """`[documents]` mean KL(full || stream), nats"""
+    top1_flip_rate: NDArray[np.float64]
+    """`[documents]` share of tokens whose most likely prediction is not the full model's"""
+    token_nll: NDArray[np.float32]
+    """`[documents, length - 1]`, nats"""
+
+
+def score_documents(
+    engine: Engine, variants: Sequence[Stream], token_ids: NDArray[np.int32]
+) -> Iterator[dict[str, Scores]]:
+    """Score `token_ids` `[documents, length]` under `full` and `variants`; yields per batch."""
+    streams = [engine.full, *variants]
+    for shard in engine.shards(token_ids):
+        for rows, normed in zip(shard, walk(engine.decoder, streams, shard), strict=True):
+            losses = token_losses(engine.decoder.logits, normed, rows, reference=FULL)
+            yield {name: _document_means(column) for name, column in losses.items()}
+
+
+def join(parts: Sequence[Scores]) -> Scores:
+    """Put the batches of one stream together again."""
+    names = [field.name for field in fields(Scores)]
+    return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _document_means(losses: TokenLosses) -> Scores:
+    def mean(column: torch.Tensor) -> NDArray[np.float64]:
+        return column.double().mean(1).cpu().numpy()
+
+    return Scores(
+        mean(losses.nll), mean(losses.kl), mean(losses.top1_flip), losses.nll.cpu().numpy()
+    )

@@ -1,0 +1,66 @@
+"""Quantized weights as streams of the walk."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lowbit.decoder import Decoder
+from lowbit.errors import InputError
+from lowbit.quantized import QuantizedWeights
+from lowbit.walk import Stream
+
+
+def quantized_stream(
+    name: str,
+    record: Path,
+    decoder: Decoder,
+    full: Stream,
+    resident: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Stream:
+    """Return the stream of method `name`, dequantized block by block from beside its `record`.
+
+    A resident stream dequantizes each block once; else each time the walk reaches it.
+    """
+    weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
+    modules, replaced = _by_block(name, weights, decoder)
+
+    def parameters(index: int) -> Mapping[str, Tensor]:
+        prefix = f"{decoder.blocks_name}.{index}."
+        changed = {
+            f"{module.removeprefix(prefix)}.weight": weights.dequantize(module, dtype)
+            for module in modules[index]
+        } | {key.removeprefix(prefix): weights.replaced[key].to(dtype) for key in replaced[index]}
+        moved = {key: tensor.to(device) for key, tensor in changed.items()}
+        return {**full.parameters(index), **moved}
+
+    return Stream(name, cache(parameters) if resident else parameters)
+
+
+def _by_block(
+    name: str, weights: QuantizedWeights, decoder: Decoder
+) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """Sort quantized modules and replaced parameters into blocks.
+
+    Raises:
+        InputError: one of them lies outside the model's blocks, where it would be ignored.
+    """
+    known = {f"{decoder.blocks_name}.{key}" for key, _ in decoder.blocks.named_parameters()}
+    modules: dict[int, list[str]] = defaultdict(list)
+    replaced: dict[int, list[str]] = defaultdict(list)
+    names = [(key, f"{key}.weight", modules) for key in weights.names]
+    names += [(key, key, replaced) for key in weights.replaced]
+    for key, parameter, sorted_into in names:
+        if parameter not in known:
+            raise InputError(
+                f"method {name}: its weights hold {key}, which is no module of the model's "
+                f"decoder blocks ({decoder.blocks_name}). Was it quantized from another model?"
+            )
+        index = int(key.removeprefix(f"{decoder.blocks_name}.").split(".", 1)[0])
+        sorted_into[index].append(key)
+    return modules, replaced
