@@ -20,7 +20,7 @@ Tap = Callable[[Tensor], Tensor | None]
 """Called with an activation `[batch, length, width]`; what it returns, if not None, replaces it."""
 
 READ_ONLY_ROLES = frozenset({"residual_mid"})
-"""Read where it enters the MLP's norm; the residual branch beside that norm would not see a change."""
+"""Read where it enters the MLP's norm: the residual branch beside it would not see a change."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _hook(module: nn.Module, side: str, tap: Tap) -> torch.utils.hooks.Removable
 
 
 def _shaped(role: str, tap: Tap, batch_shape: torch.Size) -> Tap:
-    """Show a tap `[batch, length, width]` also where the block works on `[batch * length, width]`."""
+    """Show a tap `[batch, length, width]` even where the block works on `[tokens, width]`."""
 
     def shaped(activation: Tensor) -> Tensor | None:
         replaced = tap(activation.view(*batch_shape, activation.shape[-1]))

@@ -1,4 +1,4 @@
-"""A model's weights: all at once (`resident`), or each block's when the walk reaches it (`stream`)."""
+"""A model's weights: all at once (`resident`), or a block's when the walk reaches it (`stream`)."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ A *role* is one activation of a decoder block in the papers' notation (arXiv 250
     attn_out           output of the attention module's output projection
     mlp_gate           gate branch of a gated MLP, after the activation function
     mlp_up             output of the up projection (fc1 where there is no gate)
-    mlp_down           output of the down projection (fc2), per expert in a mixture of experts: absent
+    mlp_down           output of the down projection (fc2)
     mlp_out            what the MLP adds to the residual stream
 
 A new architecture is one entry of `ARCHITECTURES`.
@@ -89,7 +89,7 @@ def _opt(config: Any) -> dict[str, Site]:
 
 
 def _bloom(config: Any) -> dict[str, Site]:
-    """BLOOM; its attention and MLP modules add the residual themselves, so roles sit inside them."""
+    """BLOOM; its attention and MLP add the residual themselves, so roles sit inside them."""
     return {
         "residual_mid": ("post_attention_layernorm", "input"),
         "residual_out": ("", "output"),
@@ -102,7 +102,7 @@ def _bloom(config: Any) -> dict[str, Site]:
 
 
 def _gpt_neox(config: Any) -> dict[str, Site]:
-    """GPT-NeoX; with the parallel residual there is no stream between attention and MLP, so no r."""
+    """GPT-NeoX; with the parallel residual nothing lies between attention and MLP, so no r."""
     sites: dict[str, Site] = {
         "residual_out": ("", "output"),
         "mlp_in": ("post_attention_layernorm", "output"),
@@ -157,6 +157,6 @@ def decoder_blocks(model: "nn.Module") -> tuple[str, "nn.ModuleList"]:
 
 
 def role_sites(block: "nn.Module", sites: dict[str, Site]) -> dict[str, Site]:
-    """Keep the roles whose submodule this block really has (a block of experts has no `up_proj`)."""
+    """Keep the roles whose submodule this block has (a block of experts has no `up_proj`)."""
     present = {name for name, _ in block.named_modules()}
     return {role: site for role, site in sites.items() if site[0] in present}
