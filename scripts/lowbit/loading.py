@@ -57,7 +57,7 @@ def _load_without_blocks(
     with _parameters_on_meta():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     decoder = Decoder(model)
-    read = _checkpoint_reader(directory, model.base_model_prefix, dtype, device)
+    read = _checkpoint_reader(directory, model, dtype, device)
     inside = tuple(f"{decoder.blocks_name}.{index}." for index in range(len(decoder)))
     tied = set(getattr(model, "all_tied_weights_keys", {}))
     for name, _ in list(model.named_parameters(remove_duplicate=False)):
@@ -78,22 +78,35 @@ def _load_without_blocks(
 
 
 def _checkpoint_reader(
-    directory: Path, prefix: str, dtype: torch.dtype, device: torch.device
+    directory: Path, model: nn.Module, dtype: torch.dtype, device: torch.device
 ) -> Callable[[str], Tensor]:
-    """Return a function from a parameter's name to its tensor, read from the safetensors files."""
-    files = {}
+    """Return a function from a parameter's name to its tensor, read from the safetensors files.
+
+    Checkpoint names become parameter names by transformers' own rules.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    converters = [rule for rule in transforms if isinstance(rule, WeightConverter)]
+    renamings = [rule for rule in transforms if not isinstance(rule, WeightConverter)]
+    state, prefix = model.state_dict(), model.base_model_prefix
+    places = {}
     for path in sorted(directory.glob("*.safetensors")):
-        handle = safe_open(path, framework="pt", device=str(device))
-        files |= dict.fromkeys(handle.keys(), handle)
+        file = safe_open(path, framework="pt", device=str(device))
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            name, converter = rename_source_key(key, renamings, converters, prefix, state)
+            if converter is None:
+                places[name] = file, key
 
     def read(name: str) -> Tensor:
-        for key in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
-            if key in files:
-                return files[key].get_tensor(key).to(dtype)
-        raise InputError(
-            f"engine.mode: stream reads tensors by their names, but the checkpoint has no {name} "
-            "(transformers may merge or split tensors as it loads). Write engine.mode: resident."
-        )
+        if name not in places:
+            raise InputError(
+                f"engine.mode: stream reads one tensor per parameter, but the checkpoint has none "
+                f"that is {name} (transformers merges or splits some). Write engine.mode: resident."
+            )
+        file, key = places[name]
+        return file.get_tensor(key).to(dtype)
 
     return read
 

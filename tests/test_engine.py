@@ -1,0 +1,222 @@
+"""The lockstep walk against plain Hugging Face forwards with straightforward hooks."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import MODELS, build, token_ids
+from torch import nn
+
+from lowbit import gates
+from lowbit.decoder import Decoder
+from lowbit.engine import Engine
+from lowbit.errors import GateError, InputError
+from lowbit.files import sha256
+from lowbit.loading import load_decoder
+from lowbit.losses import token_losses
+from lowbit.residuals import residual_norms
+from lowbit.scoring import join, score_documents
+from lowbit.walk import FULL, Stream, own_parameters, walk
+
+FULL_STREAM = Stream(FULL, own_parameters)
+
+
+def plain_nll(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """Per-token NLL `[rows, length - 1]` from a plain forward, in float64 after the logits."""
+    with torch.inference_mode():
+        log_probabilities = model(ids).logits.double().log_softmax(-1)
+    return -log_probabilities[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+
+
+def noisy_copy(decoder: Decoder, scale: float = 0.1) -> Stream:
+    """A stream whose block matrices carry fixed noise, as quantized weights would."""
+    generator = torch.Generator().manual_seed(2)
+    changed = [
+        {
+            name: p + scale * torch.randn(p.shape, generator=generator)
+            for name, p in block.named_parameters()
+            if p.dim() > 1
+        }
+        for block in decoder.blocks
+    ]
+    return Stream("noisy", changed.__getitem__)
+
+
+def load_into_copy(model: nn.Module, decoder: Decoder, stream: Stream, name: str) -> nn.Module:
+    """A second model that really holds the stream's weights."""
+    other = build(name)
+    other.load_state_dict(model.state_dict())
+    for index in range(len(decoder)):
+        prefix = f"{decoder.blocks_name}.{index}."
+        state = {prefix + key: value for key, value in stream.parameters(index).items()}
+        assert not other.load_state_dict(state, strict=False).unexpected_keys
+    return other
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_walk_equals_plain_forward(name: str) -> None:
+    model, ids = build(name), token_ids()
+    decoder = Decoder(model)
+    noisy = noisy_copy(decoder)
+    (normed,) = walk(decoder, [FULL_STREAM, noisy], [ids])
+    losses = token_losses(decoder.logits, normed, ids, FULL)
+    assert (losses[FULL].nll - plain_nll(model, ids)).abs().max() <= 1e-5
+    changed = load_into_copy(model, decoder, noisy, name)
+    assert (losses["noisy"].nll - plain_nll(changed, ids)).abs().max() <= 1e-5
+    assert (losses["noisy"].nll - losses[FULL].nll).abs().mean() > 1e-2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gates_hold(name: str) -> None:
+    decoder, ids = Decoder(build(name)), token_ids()
+    noisy = noisy_copy(decoder)
+    assert gates.parity(decoder, FULL_STREAM, ids, 0.0) <= 1e-5
+    assert gates.self_patch(decoder, noisy, ids) == 0
+    assert gates.full_patch(decoder, FULL_STREAM, noisy, ids) == 0
+
+
+def test_gate_stops_a_walk_with_other_numbers() -> None:
+    decoder, ids = Decoder(build("llama")), token_ids()
+    with pytest.raises(GateError, match="differs from the plain Hugging Face forward by"):
+        gates.parity(decoder, noisy_copy(decoder), ids, 0.0)
+
+
+def test_gate_stops_a_patch_that_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, ids = Decoder(build("llama")), token_ids()
+    monkeypatch.setattr(gates, "ADDED_TO_RESIDUAL", ())
+    with pytest.raises(GateError, match="patched everywhere from full differs"):
+        gates.full_patch(decoder, FULL_STREAM, noisy_copy(decoder), ids)
+
+
+def test_losses_equal_direct_formulas() -> None:
+    torch.manual_seed(0)
+    head, ids = nn.Linear(8, 50), torch.randint(0, 50, (3, 9))
+    normed = {"full": torch.randn(3, 9, 8), "other": torch.randn(3, 9, 8)}
+    with torch.inference_mode():
+        losses = token_losses(head, normed, ids, "full")
+        p, q = (head(normed[k][:, :-1]).double().log_softmax(-1) for k in ("full", "other"))
+    other = losses["other"]
+    expected_nll = -q.gather(-1, ids[:, 1:, None])[..., 0]
+    torch.testing.assert_close(other.nll.double(), expected_nll, atol=1e-6, rtol=0)
+    torch.testing.assert_close(other.kl.double(), (p.exp() * (p - q)).sum(-1), atol=1e-6, rtol=1e-5)
+    assert torch.equal(other.top1_flip.bool(), p.argmax(-1) != q.argmax(-1))
+    assert losses["full"].kl.abs().max() == 0
+    assert losses["full"].top1_flip.sum() == 0
+
+
+def test_losses_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head, ids = nn.Linear(8, 50), torch.randint(0, 50, (3, 9))
+    normed = {"full": torch.randn(3, 9, 8), "other": torch.randn(3, 9, 8)}
+    with torch.inference_mode():
+        whole = token_losses(head, normed, ids, "full")["other"]
+        monkeypatch.setattr("lowbit.losses.LOGITS_PER_CHUNK", 150)
+        parts = token_losses(head, normed, ids, "full")["other"]
+    torch.testing.assert_close(whole.nll, parts.nll, atol=1e-6, rtol=0)
+    torch.testing.assert_close(whole.kl, parts.kl, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["llama", "opt-350m", "bloom", "gpt-neox-serial", "gemma3"])
+def test_taps_see_what_plain_hooks_see(name: str) -> None:
+    model, ids = build(name), token_ids()
+    decoder, seen = Decoder(model), {}
+
+    def keep(key: tuple[int, str], activation: torch.Tensor) -> None:
+        seen[key] = activation.clone()
+
+    def taps(stream: str, index: int, batch: int) -> dict:
+        return {role: partial(keep, (index, role)) for role in decoder.sites[index]}
+
+    list(walk(decoder, [FULL_STREAM], [ids], taps))
+    with torch.inference_mode():
+        hidden_states = model(ids, output_hidden_states=True).hidden_states
+    for index in range(len(decoder) - 1):  # the last one is given after the final norm
+        torch.testing.assert_close(seen[index, "residual_out"], hidden_states[index + 1])
+    for index in range(len(decoder)):
+        r, mlp_out = seen[index, "residual_mid"], seen[index, "mlp_out"]
+        if name != "opt-350m":  # there a norm follows the addition
+            torch.testing.assert_close(seen[index, "residual_out"], r + mlp_out)
+
+
+def test_residual_norms_equal_a_direct_computation(tmp_path: Path) -> None:
+    model, ids = build("llama"), token_ids(5)
+    engine = Engine(Decoder(model), FULL_STREAM, torch.float32, torch.device("cpu"), 2, True)
+    batches = list(residual_norms(engine, ids.int().numpy()))
+    norms = {q: torch.cat([torch.from_numpy(b[q]) for b in batches]) for q in ("r", "z", "h")}
+    inputs, outputs = [], []
+    for block in model.model.layers:
+        norm = block.post_attention_layernorm
+        norm.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+        norm.register_forward_hook(lambda module, args, output: outputs.append(output))
+    with torch.inference_mode():
+        model(ids)
+    for layer, (r, h) in enumerate(zip(inputs, outputs, strict=True)):
+        expected = r.pow(2).sum(-1).sqrt().mean(1).double()
+        torch.testing.assert_close(norms["r"][:, layer], expected, rtol=1e-5, atol=0)
+        expected = h.pow(2).sum(-1).sqrt().mean(1).double()
+        torch.testing.assert_close(norms["h"][:, layer], expected, rtol=1e-5, atol=0)
+
+
+def test_parallel_residual_has_no_r() -> None:
+    engine = Engine(
+        Decoder(build("gpt-neox")), FULL_STREAM, torch.float32, torch.device("cpu"), 2, True
+    )
+    (norms,) = residual_norms(engine, token_ids(2).int().numpy())
+    assert set(norms) == {"z", "h"}
+
+
+def save(model: nn.Module, directory: Path) -> Path:
+    """Save a model with the record that `fetch_model.py` would write; return the record's path."""
+    files = directory / "files"
+    model.save_pretrained(files)
+    recorded = {
+        p.name: {"sha256": sha256(p), "bytes": p.stat().st_size} for p in sorted(files.iterdir())
+    }
+    record = directory / "model.json"
+    record.write_text(json.dumps({"files": recorded}))
+    return record
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "moe" not in name])
+def test_stream_mode_gives_the_same_bits(name: str, tmp_path: Path) -> None:
+    record, ids = save(build(name), tmp_path), token_ids(6).int().numpy()
+    settings = {"threads": 1, "device": "cpu", "dtype": "float32", "batch_size": 4}
+    scores = {}
+    for mode in ("resident", "stream"):
+        engine = Engine.open(record, settings | {"mode": mode})
+        noisy = noisy_copy(Engine.open(record, settings | {"mode": "resident"}).decoder)
+        if mode == "stream":
+            merged = noisy.parameters
+            noisy = Stream("noisy", lambda i: {**engine.full.parameters(i), **merged(i)})  # noqa: B023
+        engine.check([noisy], ids)
+        parts = list(score_documents(engine, [noisy], ids))
+        scores[mode] = {k: join([part[k] for part in parts]) for k in (FULL, "noisy")}
+    for k in (FULL, "noisy"):
+        assert (scores["resident"][k].token_nll == scores["stream"][k].token_nll).all()
+        assert (scores["resident"][k].kl == scores["stream"][k].kl).all()
+
+
+def test_stream_mode_refuses_what_it_would_misread(tmp_path: Path) -> None:
+    save(build("qwen3-moe"), tmp_path)
+    cpu = torch.device("cpu")
+    _, parameters = load_decoder(tmp_path / "files", "stream", torch.float32, cpu)
+    with pytest.raises(InputError, match=r"engine\.mode: resident"):
+        parameters(0)
+
+
+def test_a_changed_model_file_is_noticed(tmp_path: Path) -> None:
+    record = save(build("llama"), tmp_path)
+    weights = tmp_path / "files" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"model\.safetensors is missing or has changed"):
+        Engine.open(record, {"threads": 1, "device": "cpu", "dtype": "float32", "mode": "stream"})
+
+
+def test_unknown_roles_and_read_only_roles_are_errors() -> None:
+    decoder, ids = Decoder(build("opt")), token_ids()
+    for role, message in (("mlp_gate", "has no role mlp_gate"), ("residual_mid", "not replaced")):
+        taps = {role: lambda activation: activation * 2}
+        with pytest.raises(InputError, match=message):
+            list(walk(decoder, [FULL_STREAM], [ids], lambda *_, taps=taps: taps))
