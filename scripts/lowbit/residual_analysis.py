@@ -1,0 +1,132 @@
+"""Does the full-precision model's residual magnitude predict which documents break?
+
+Inputs paper, claim 2: norm(x; q(l)), the mean over tokens of the L2 norm of quantity q after layer
+l, is correlated with e(x) over documents, and compared between D_large and D_ctrl. The quantities
+are the residual stream after attention (r), after the MLP (z), and the normalised MLP input (h).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lowbit.statistics import (
+    BootstrapSettings,
+    mean_draws,
+    pearson_draws,
+    require_documents,
+    require_variation,
+    resample_counts,
+    spearman_draws,
+    summarise,
+)
+from lowbit.tables import (
+    QUANTITIES,
+    by_document,
+    document_ids,
+    membership,
+    norms_by_document,
+)
+
+CORRELATION_COLUMNS = ["method", "quantity", "layer", "pearson", "low", "high", "spearman", "n"]
+SET_COLUMNS = ["method", "quantity", "layer", "set", "mean", "low", "high", "n"]
+
+RATIO = "ratio"
+DIFFERENCE = "difference"
+
+
+def norm_error_draws(norms: np.ndarray, errors: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pearson's r of norms with errors -> draws [1 + R, methods, quantity, layer].
+
+    Args:
+        norms: [documents, quantity, layer].
+        errors: e(x) [documents, methods].
+    """
+    flat = norms.reshape(len(norms), -1)
+    draws = pearson_draws(errors, flat, counts)
+    return draws.reshape(len(counts), errors.shape[1], *norms.shape[1:])
+
+
+def set_draws(
+    norms: np.ndarray, large: np.ndarray, control: np.ndarray, counts: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Mean norms by set, their difference and ratio -> draws [1 + R, quantity, layer].
+
+    Args:
+        norms: [documents, quantity, layer].
+        large, control: bool [documents].
+    """
+    flat = norms.reshape(len(norms), -1)
+    shape = (len(counts), *norms.shape[1:])
+    in_large = mean_draws(flat, large, counts).reshape(shape)
+    in_control = mean_draws(flat, control, counts).reshape(shape)
+    return {
+        "large": in_large,
+        "control": in_control,
+        DIFFERENCE: in_large - in_control,
+        RATIO: in_large / in_control,
+    }
+
+
+def residual_correlations(
+    residuals: pd.DataFrame,
+    frame: pd.DataFrame,
+    methods: Sequence[str],
+    settings: BootstrapSettings,
+    seed: int,
+) -> pd.DataFrame:
+    """Correlate every norm with every method's error: one row per method, quantity and layer."""
+    norms, layers = norms_by_document(residuals, document_ids(frame))
+    errors = by_document(frame, "error", methods)
+    require_documents(len(errors))
+    require_variation(errors, methods, "the error")
+    counts = resample_counts(len(errors), settings, seed)
+    r, low, high = summarise(norm_error_draws(norms, errors, counts), settings.confidence)
+    rho = spearman_draws(errors, norms.reshape(len(norms), -1), np.ones((1, len(norms))))
+    rho = rho[0].reshape(r.shape)
+    rows = [
+        [method, quantity, layer, r[i, j, k], low[i, j, k], high[i, j, k], rho[i, j, k], len(norms)]
+        for i, method in enumerate(methods)
+        for j, quantity in enumerate(QUANTITIES)
+        for k, layer in enumerate(layers)
+    ]
+    return pd.DataFrame(rows, columns=CORRELATION_COLUMNS)
+
+
+def norms_by_set(
+    residuals: pd.DataFrame,
+    frame: pd.DataFrame,
+    sets: pd.DataFrame,
+    methods: Sequence[str],
+    settings: BootstrapSettings,
+    seed: int,
+) -> pd.DataFrame:
+    """Mean norm in D_large and D_ctrl by layer, with their difference (large - control) and ratio.
+
+    The reversal effect: in the upper half of the layers the ratio is below 1 for r and above 1
+    for h.
+    """
+    doc_ids = document_ids(frame)
+    norms, layers = norms_by_document(residuals, doc_ids)
+    counts = resample_counts(len(doc_ids), settings, seed)
+    rows = []
+    for method in methods:
+        large = membership(sets, method, "large", doc_ids)
+        control = membership(sets, method, "control", doc_ids)
+        sizes = {"large": large.sum(), "control": control.sum()}
+        for name, draws in set_draws(norms, large, control, counts).items():
+            n = sizes.get(name, large.sum() + control.sum())
+            rows += _set_rows(method, name, draws, layers, int(n), settings.confidence)
+    return pd.DataFrame(rows, columns=SET_COLUMNS)
+
+
+def _set_rows(
+    method: str, name: str, draws: np.ndarray, layers: list[int], n: int, confidence: float
+) -> list[list]:
+    """Rows of one set from draws [1 + R, quantity, layer]."""
+    mean, low, high = summarise(draws, confidence)
+    return [
+        [method, quantity, layer, name, mean[j, k], low[j, k], high[j, k], n]
+        for j, quantity in enumerate(QUANTITIES)
+        for k, layer in enumerate(layers)
+    ]

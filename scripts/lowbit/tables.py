@@ -1,0 +1,82 @@
+"""Result tables as arrays: documents in rows, methods or layers in columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lowbit.errors import InputError
+
+QUANTITIES = ("r", "z", "h")
+"""Mean L2 norms: residual after attention (r), after the MLP (z), and the MLP's input (h)."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What analyses need to know of a method: its name, quantizer and bits."""
+
+    name: str
+    quantizer: str
+    bits: int
+
+
+def methods_from_config(config: dict) -> list[Method]:
+    """Build methods from {name: {"quantizer", "bits", ...}}, in the config's order."""
+    try:
+        return [Method(name, entry["quantizer"], entry["bits"]) for name, entry in config.items()]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f'--methods must be {{name: {{"quantizer": ..., "bits": ...}}}}; wrong or missing: '
+            f"{error}"
+        ) from error
+
+
+def require_methods(frame: pd.DataFrame, methods: Sequence[Method]) -> None:
+    """Raise `InputError` unless the table holds exactly the methods of the config."""
+    found, expected = set(frame["method"]), {method.name for method in methods}
+    if found != expected:
+        raise InputError(
+            f"the table of errors has the methods {sorted(found)}, --methods has "
+            f"{sorted(expected)}: compute the errors again"
+        )
+
+
+def by_document(frame: pd.DataFrame, column: str, names: Sequence[str]) -> np.ndarray:
+    """Turn a long table into [documents, names], documents as in the first method's rows.
+
+    Args:
+        frame: doc_id, method and `column`.
+        names: methods to take, in this order.
+    """
+    wide = frame.pivot(index="doc_id", columns="method", values=column)
+    return wide.loc[document_ids(frame), list(names)].to_numpy(float)
+
+
+def document_ids(frame: pd.DataFrame) -> np.ndarray:
+    """Documents in the order of the table."""
+    return frame["doc_id"].drop_duplicates().to_numpy()
+
+
+def norms_by_document(residuals: pd.DataFrame, doc_ids: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Turn residuals (doc_id, layer, r, z, h) into ([documents, quantity, layer], layers).
+
+    Raises `InputError` if a document of the errors has no residuals.
+    """
+    layers = sorted(int(layer) for layer in residuals["layer"].unique())
+    missing = sorted(set(doc_ids) - set(residuals["doc_id"]))
+    if missing:
+        raise InputError(
+            f"{len(missing)} documents with errors have no residuals, '{missing[0]}' first: "
+            "compute residuals and errors from the same tokens"
+        )
+    wide = residuals.pivot(index="doc_id", columns="layer", values=list(QUANTITIES))
+    columns = pd.MultiIndex.from_product([QUANTITIES, layers])
+    values = wide.loc[doc_ids, columns].to_numpy(float)
+    return values.reshape(len(doc_ids), len(QUANTITIES), len(layers)), layers
+
+
+def membership(sets: pd.DataFrame, method: str, name: str, doc_ids: np.ndarray) -> np.ndarray:
+    """Tell which documents are in a method's set (`large`, `control`); bool [documents]."""
+    chosen = sets.loc[(sets["method"] == method) & (sets["set"] == name), "doc_id"]
+    return np.isin(doc_ids, chosen.to_numpy())
