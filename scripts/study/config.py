@@ -1,0 +1,449 @@
+"""The config of a study: typed models, merging with the default, checks against the model's files.
+
+`config.yaml` is the default study and states every key. A study file in `config/` holds only what
+differs. `models`, `methods` and `documents` of a study file replace the default's whole (otherwise
+a study could only ever add to the demo's methods); all other sections are merged key by key.
+
+The JSON schema in `config/schema.json` is generated from the classes here, by
+`scripts/study/schema.py`. A new quantizer needs one subclass of `Method` here, listed in `METHODS`,
+and its line in the registry `lowbit.quantizers.QUANTIZERS`.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.json_schema import GenerateJsonSchema
+
+from lowbit import documents as document_sources
+from lowbit import models as model_sources
+from lowbit.errors import InputError
+from lowbit.quantizers import QUANTIZERS
+from study.messages import Key, explain, line_of
+
+DEMO_MODEL = Path("resources/demo")
+"""Directory of the embedded model, relative to the repository root."""
+DEMO_DOCUMENTS = Path("resources/demo/documents.parquet")
+"""File of the embedded documents, relative to the repository root."""
+
+FULL = "full"
+"""The reserved method name of the unquantized model."""
+REPLACED_WHOLE = ("models", "methods", "documents")
+RESULT_FOLDERS = ("models", "documents", "logs", "benchmarks")
+"""Folders of `results/` that every study shares, so no study may have their name."""
+NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
+
+
+def _check_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        better = re.sub(r"[^a-z0-9._]+", "_", name.lower()).lstrip("._") or "my_name"
+        raise ValueError(
+            "is not a name: use lower-case letters, digits, '.' and '_', first a letter or digit; "
+            f"write {better}"
+        )
+    return name
+
+
+def _check_method_name(name: str) -> str:
+    if name == FULL:
+        raise ValueError("is reserved for the unquantized model, which is always scored; rename it")
+    return name
+
+
+def _check_study_name(name: str) -> str:
+    if name in RESULT_FOLDERS:
+        raise ValueError(f"would be mixed up with the folder results/{name}; choose another name")
+    return name
+
+
+def _check_source(source: str, kinds: Mapping) -> str:
+    try:
+        model_sources.find_source(source, kinds)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return source
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+
+
+def _settings(example: dict[str, Any] | str) -> ConfigDict:
+    """Every section refuses unknown keys and converts nothing; its example is shown in messages."""
+    return ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        json_schema_extra={"examples": [example]},
+    )
+
+
+class Model(BaseModel):
+    """One model to study."""
+
+    model_config = _settings({"source": "demo"})
+
+    source: Annotated[str, AfterValidator(lambda text: _check_source(text, model_sources.SOURCES))]
+    """`demo` (embedded in the repository) or `path:<directory>` (Hugging Face format)."""
+
+
+class Documents(BaseModel):
+    """The texts on which errors are measured."""
+
+    model_config = _settings({"name": "demo", "source": "demo", "n": 300, "length": 512})
+
+    name: Name
+    """A name for this set; its tokens and scores are kept in folders of that name."""
+    source: Annotated[
+        str, AfterValidator(lambda text: _check_source(text, document_sources.SOURCES))
+    ]
+    """`demo`, or `path:<file or folder>` (.jsonl, .parquet, .txt, or a folder of them)."""
+    n: Annotated[int, Field(ge=10)]
+    """How many documents to use, drawn with the seed from those long enough."""
+    length: Annotated[int, Field(ge=8)]
+    """Tokens per document, the start token included; shorter documents are dropped."""
+    text_column: str = "text"
+    """Column (Parquet) or key (JSONL) that holds the text."""
+    id_column: str | None = None
+    """Column or key that holds a unique id; without it, ids are `<file>#<row>`."""
+
+
+class Method(BaseModel):
+    """One way to quantize. Subclasses add the settings of their quantizer."""
+
+    quantizer: str
+    """Name of the quantizer; it decides which other keys there are."""
+    bits: int
+    """Bits per weight code."""
+    group_size: int | Literal["row", "tensor"]
+    """Weights that share a scale, along the input dimension; `row` or `tensor` for all of one."""
+
+    @field_validator("bits")
+    @classmethod
+    def _bits_are_supported(cls, bits: int, info: ValidationInfo) -> int:
+        quantizer = info.data["quantizer"]
+        supported = QUANTIZERS[quantizer].bits
+        if bits not in supported:
+            listed = ", ".join(map(str, supported))
+            raise ValueError(f"is {bits}, but {quantizer} supports {listed}; write one of these")
+        return bits
+
+    @field_validator("group_size", mode="before")
+    @classmethod
+    def _group_size_is_supported(cls, value: Any, info: ValidationInfo) -> Any:
+        known = QUANTIZERS[info.data["quantizer"]]
+        if value in known.group_sizes:
+            return value
+        if type(value) is int and value > 0 and value % known.group_multiple == 0:
+            return value
+        multiple = (
+            f" that is a multiple of {known.group_multiple}" if known.group_multiple > 1 else ""
+        )
+        words = "".join(f", or {word}" for word in known.group_sizes)
+        raise ValueError(f"is {value!r}; write a number of weights{multiple}, such as 64{words}")
+
+    def settings(self) -> dict[str, Any]:
+        """What the quantizer is called with: every key but `quantizer`."""
+        return self.model_dump(exclude={"quantizer"})
+
+    def grouped_width(self, outputs: int, inputs: int) -> int:
+        """The width that the group size must divide, for a weight `[outputs, inputs]`."""
+        return inputs
+
+
+class Rtn(Method):
+    """Round to nearest: a uniform grid between the smallest and largest weight of each group."""
+
+    model_config = _settings({"quantizer": "rtn", "bits": 3, "group_size": 64, "symmetric": False})
+
+    quantizer: Literal["rtn"]
+    symmetric: bool = False
+    """Whether the grid is symmetric about zero (no zero point)."""
+
+
+class Nf(Method):
+    """Normal-float: the quantiles of a normal distribution as levels, scaled per group."""
+
+    model_config = _settings({"quantizer": "nf", "bits": 3, "group_size": 64})
+
+    quantizer: Literal["nf"]
+
+
+class Hqq(Method):
+    """Half-quadratic quantization, by the hqq package."""
+
+    model_config = _settings({"quantizer": "hqq", "bits": 3, "group_size": 64, "axis": 1})
+
+    quantizer: Literal["hqq"]
+    axis: Literal[0, 1] = 1
+    """Dimension along which groups run: 1 along the inputs, 0 along the outputs."""
+
+    def grouped_width(self, outputs: int, inputs: int) -> int:
+        """With axis 0, groups run along the outputs."""
+        return inputs if self.axis == 1 else outputs
+
+
+METHODS = (Rtn, Nf, Hqq)
+AnyMethod = Annotated[Union[METHODS], Field(discriminator="quantizer")]  # noqa: UP007 (a tuple)
+
+
+class Engine(BaseModel):
+    """How models are run. Results belong to these settings: they change sums in the last bits."""
+
+    model_config = _settings(
+        {"dtype": "float32", "device": "auto", "batch_size": 8, "mode": "resident", "threads": 2}
+    )
+
+    dtype: Literal["float32", "bfloat16"]
+    """Number format of weights and activations; the loss is always summed in float32."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`."""
+    batch_size: Annotated[int, Field(ge=1)]
+    """Documents per forward pass."""
+    mode: Literal["resident", "stream"]
+    """`resident` keeps the model in memory, `stream` loads each block when it is needed."""
+    threads: Annotated[int, Field(ge=1)]
+    """CPU threads of each job that runs a model or a quantizer."""
+
+
+class Errors(BaseModel):
+    """Which documents count as large-error and as control."""
+
+    model_config = _settings(
+        {
+            "large_fraction": 0.1,
+            "control_fraction": 0.5,
+            "duplicate_ngram": 5,
+            "duplicate_jaccard": 0.1,
+        }
+    )
+
+    large_fraction: Annotated[float, Field(gt=0, le=0.5)]
+    """Share of the documents with the largest errors that makes up D_large."""
+    control_fraction: Annotated[float, Field(gt=0, le=1)]
+    """Share of the documents with the smallest errors from which D_ctrl is drawn."""
+    duplicate_ngram: Annotated[int, Field(ge=1)]
+    """Token n-gram length of the near-duplicate test."""
+    duplicate_jaccard: Annotated[float, Field(ge=0, le=1)]
+    """Jaccard similarity above which a document is dropped from D_large as a near-duplicate."""
+
+    @field_validator("control_fraction")
+    @classmethod
+    def _sets_are_apart(cls, control: float, info: ValidationInfo) -> float:
+        large = info.data.get("large_fraction", 0)
+        if not large <= control <= 1 - large:
+            raise ValueError(
+                f"is {control:g}, but with large_fraction: {large:g} it must be from {large:g} "
+                f"(D_ctrl is as large as D_large) to {1 - large:g} (they must not overlap)"
+            )
+        return control
+
+
+class Bootstrap(BaseModel):
+    """Confidence intervals, by resampling documents."""
+
+    model_config = _settings({"resamples": 2000, "confidence": 0.95})
+
+    resamples: Annotated[int, Field(ge=100)]
+    """Number of bootstrap resamples."""
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Probability that the interval is meant to cover."""
+
+
+class Study(BaseModel):
+    """One study: models x methods x documents x analyses."""
+
+    model_config = _settings(
+        {
+            "study": "demo",
+            "seed": 0,
+            "models": {"demo": {"source": "demo"}},
+            "methods": {
+                "rtn3": {"quantizer": "rtn", "bits": 3, "group_size": 64},
+                "nf3": {"quantizer": "nf", "bits": 3, "group_size": 64},
+            },
+        }
+    )
+
+    study: Annotated[Name, AfterValidator(_check_study_name)]
+    """Name of the study: its tables and figures go to `results/<study>/`."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """Seed of everything that is drawn at random."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    """The models, by name. A study file's `models` replace the default's."""
+    documents: Documents
+    methods: Annotated[
+        dict[Annotated[Name, AfterValidator(_check_method_name)], AnyMethod], Field(min_length=2)
+    ]
+    """The quantization methods, by name; at least two, because methods are correlated with each
+    other. A study file's `methods` replace the default's."""
+    engine: Engine
+    errors: Errors
+    bootstrap: Bootstrap
+
+    @field_validator("errors")
+    @classmethod
+    def _large_set_is_not_empty(cls, errors: Errors, info: ValidationInfo) -> Errors:
+        documents = info.data.get("documents")
+        if documents and documents.n * errors.large_fraction < 1:
+            raise ValueError(
+                f"large_fraction: {errors.large_fraction:g} of documents.n: {documents.n} is less "
+                "than one document; write documents.n: "
+                f"{math.ceil(1 / errors.large_fraction)} or more"
+            )
+        return errors
+
+    def model_directory(self, name: str) -> Path:
+        """Directory of a model with a local source."""
+        return model_sources.locate_model(self.models[name].source, DEMO_MODEL)
+
+    def document_path(self) -> Path:
+        """File or folder of documents with a local source."""
+        return document_sources.locate_documents(self.documents.source, DEMO_DOCUMENTS)
+
+    def resolved(self) -> str:
+        """The whole config as YAML, defaults filled in."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def load_study(default: Path, *files: Path, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Merge the default with study files and overrides, in this order; validate; check sources.
+
+    Args:
+        default: `config.yaml`.
+        files: study files; `models`, `methods` and `documents` in one replace what came before.
+        overrides: a last layer, such as Snakemake's `config` (it holds only what the user gave).
+
+    Raises:
+        InputError: one line per mistake, each with file, line, key and what to write.
+    """
+    files = (default, *(file for file in files if file.resolve() != default.resolve()))
+    merged: dict[str, Any] = {}
+    for layer in (*map(_read, files), overrides or {}):
+        merged = _merge(merged, layer)
+    try:
+        study = Study.model_validate(merged)
+    except ValidationError as error:
+        problems = explain(error, json_schema())
+    else:
+        problems = list(_check_against_files(study))
+    if problems:
+        lines = [f"{_place(key, files)}{'.'.join(key)} {text}" for key, text in problems]
+        raise InputError("the config cannot be used:\n" + "\n".join(lines))
+    return study
+
+
+class _InOrder(GenerateJsonSchema):
+    """Keys as they are written in the classes, not sorted: the order is meant."""
+
+    def sort(self, value: Any, parent_key: str | None = None) -> Any:
+        """Leave everything where it is."""
+        return value
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a complete config."""
+    return Study.model_json_schema(schema_generator=_InOrder)
+
+
+def _place(key: Key, files: Sequence[Path]) -> str:
+    """`file:line: ` of a key; in a section that is replaced whole, only the last file counts."""
+    if key[0] in REPLACED_WHOLE:
+        files = [file for file in files if key[0] in _read(file)][-1:]
+    return line_of(key, files)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML in which a key that stands twice is an error, not silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Build the mapping; raise where a key repeats."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise InputError(f"{self.name}:{line}: {key.value} stands twice; keep one")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read a YAML mapping."""
+    if not file.is_file():
+        raise InputError(f"there is no config file {file}")
+    try:
+        with open(file, encoding="utf-8") as stream:
+            value = yaml.load(stream, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{file} must be a mapping of keys such as `study: my_study`")
+    return value
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one config over another, key by key in a section unless it is `REPLACED_WHOLE`."""
+    merged = dict(base)
+    for key, value in change.items():
+        before = base.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and key not in REPLACED_WHOLE:
+            value = {**before, **value}
+        merged[key] = value
+    return merged
+
+
+def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
+    """Yield `(key, problem)` for what only the models' and documents' own files can tell."""
+    try:
+        document_sources.document_files(study.document_path())
+    except InputError as error:
+        yield ("documents", "source"), f"cannot be used: {error}"
+    for name in study.models:
+        try:
+            directory = study.model_directory(name)
+            model_sources.model_files(directory)
+            config = model_sources.read_config(directory)
+            linears = model_sources.block_linears(directory)
+        except InputError as error:
+            yield ("models", name, "source"), f"cannot be used: {error}"
+            continue
+        context = model_sources.context_length(config)
+        if context and study.documents.length > context:
+            yield (
+                ("documents", "length"),
+                f"is {study.documents.length}, but the context of model {name} is {context} "
+                f"tokens; write {context} or less",
+            )
+        for method, settings in study.methods.items():
+            problem = _group_problem(settings, linears)
+            if problem:
+                yield ("methods", method, "group_size"), f"{problem} of model {name}"
+
+
+def _group_problem(method: Method, linears: list[tuple[str, int, int]]) -> str | None:
+    """Say which layer the group size does not divide, and which sizes divide all layers."""
+    size = method.group_size
+    if isinstance(size, str):
+        return None
+    widths = {name: method.grouped_width(outputs, inputs) for name, outputs, inputs in linears}
+    wrong = [name for name, width in widths.items() if width % size]
+    if not wrong:
+        return None
+    common = math.gcd(*widths.values())
+    valid = [str(divisor) for divisor in range(8, common + 1) if common % divisor == 0]
+    return (
+        f"is {size}, which does not divide {widths[wrong[0]]}; write one of "
+        f"{', '.join(valid) or 1}. {widths[wrong[0]]} is the width of {wrong[0]}"
+    )

@@ -1,0 +1,186 @@
+"""Where every file of a study is, and the keys that let studies share what is the same.
+
+A *key* is 8 hex digits of a SHA-256 over a source's content and the settings that make a file what
+it is. What has a key lives under `results/models/` or `results/documents/` as `<name>-<key>`: two
+studies meet there exactly when they would write the same. What belongs to one study lives under
+`results/<study>/`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lowbit import documents as document_sources
+from lowbit import models as model_sources
+from lowbit.errors import InputError
+from lowbit.files import read_json, sha256, write_json
+from lowbit.sources import find_source
+from study.config import FULL, Study
+
+RESULTS = "results"
+SHARED = MappingProxyType(
+    {
+        "model": "models/{model}/model.json",
+        "probe": "models/{model}/probe.json",
+        "documents": "documents/{documents}/documents.parquet",
+        "documents_record": "documents/{documents}/documents.json",
+        "tokens": "models/{model}/tokens/{tokens}/tokens.parquet",
+        "tokens_record": "models/{model}/tokens/{tokens}/tokens.json",
+        "weights": "models/{model}/quantized/{method}/weights.safetensors",
+        "method_record": "models/{model}/quantized/{method}/method.json",
+        "scores": "models/{model}/scores/{tokens}/{scores}.parquet",
+        "residuals": "models/{model}/residuals/{residuals}/residuals.parquet",
+    }
+)
+"""Files that studies share, as patterns below `results/`; each wildcard holds a `<name>-<key>`."""
+
+FINGERPRINTS = Path(".cache/fingerprints.json")
+LARGE_FILE = 64 * 2**20
+"""Bytes from which a file's hash is remembered; smaller files are read each time (< 0.1 s)."""
+
+
+def pattern(kind: str) -> str:
+    """A shared file's path with its wildcards, for a rule: `results/models/{model}/model.json`."""
+    return f"{RESULTS}/{SHARED[kind]}"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The keyed names of one study, and every path made from them (relative, as text)."""
+
+    study: str
+    models: Mapping[str, str]
+    """Model name -> `<name>-<key>`; the key is over the model's files."""
+    documents: str
+    """`<name>-<key>`; over the documents' files and the columns read."""
+    tokens: str
+    """`<documents name>-<key>`; over the documents' key, n, length and seed."""
+    methods: Mapping[str, str]
+    """Method name -> `<name>-<key>` of its weights; over quantizer, settings, seed and threads."""
+    scores: Mapping[str, str]
+    """Method name, `full` first -> `<name>-<key>` of its scores; over weights and engine."""
+    residuals: str
+    """`<documents name>-<key>`; over tokens and engine."""
+
+    def shared(self, kind: str, model: str = "", method: str = "") -> str:
+        """Path of a shared file (a key of `SHARED`) for plain model and method names."""
+        return pattern(kind).format(
+            model=self.models.get(model),
+            documents=self.documents,
+            tokens=self.tokens,
+            method=self.methods.get(method),
+            scores=self.scores.get(method),
+            residuals=self.residuals,
+        )
+
+    def result(self, file: str, model: str | None = None) -> str:
+        """Path of a table or figure of this study: `results/<study>/[<model>/]<file>`."""
+        return "/".join(part for part in (RESULTS, self.study, model, file) if part)
+
+    def plain_name(self, keyed: str) -> str:
+        """The plain name in a wildcard's `<name>-<key>`.
+
+        Raises:
+            InputError: the key is not one of this study, so its settings are not known.
+        """
+        current = {
+            *self.models.values(),
+            *self.methods.values(),
+            *self.scores.values(),
+            *(self.documents, self.tokens, self.residuals),
+        }
+        if keyed not in current:
+            raise InputError(
+                f"{keyed} is not part of study {self.study} as it is configured now; "
+                f"known are {', '.join(sorted(current))}"
+            )
+        return keyed.rpartition("-")[0]
+
+
+def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
+    """Work out all keys of a study; reads local sources' files (large ones only if changed)."""
+    fingerprints = Fingerprints(cache)
+    models = {name: _keyed(name, fingerprints.of_model(study, name)) for name in study.models}
+    columns = study.documents.model_dump(include={"text_column", "id_column"})
+    documents = _keyed(study.documents.name, fingerprints.of_documents(study), columns)
+    fingerprints.save()
+
+    drawn = study.documents.model_dump(include={"n", "length"}) | {"seed": study.seed}
+    tokens = _keyed(study.documents.name, documents, drawn)
+    engine = study.engine.model_dump()
+    run = {"seed": study.seed, "threads": study.engine.threads}
+    methods = {
+        name: _keyed(name, method.model_dump(), run) for name, method in study.methods.items()
+    }
+    scores = {name: _keyed(name, keyed, engine) for name, keyed in ({FULL: FULL} | methods).items()}
+    residuals = _keyed(study.documents.name, tokens, engine)
+    return Paths(study.study, models, documents, tokens, methods, scores, residuals)
+
+
+def _keyed(name: str, *content: Any) -> str:
+    """`<name>-<key>`, the key over the canonical JSON of `content` (not over the name)."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+class Fingerprints:
+    """Content hashes of sources. A touched file keeps its fingerprint, a changed one does not.
+
+    Hashes of large files are remembered by path, size and times, so that a model of 100 GB is not
+    read at each start.
+    """
+
+    def __init__(self, cache: Path = FINGERPRINTS, large_file: int = LARGE_FILE) -> None:
+        self.cache, self.large_file = cache, large_file
+        self.known = self._load()
+        self.new = False
+
+    def _load(self) -> dict[str, list]:
+        try:
+            return read_json(self.cache)
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}  # only a cache: what is not there is computed again
+
+    def of_model(self, study: Study, name: str) -> Any:
+        """Names and hashes of a local model's files, or the source's text where it is pinned."""
+        source = study.models[name].source
+        if not find_source(source, model_sources.SOURCES)[0].local:
+            return source
+        directory = study.model_directory(name)
+        return self.of_files(directory, model_sources.model_files(directory))
+
+    def of_documents(self, study: Study) -> Any:
+        """Names and hashes of local document files, or the source's text where it is pinned."""
+        if not find_source(study.documents.source, document_sources.SOURCES)[0].local:
+            return study.documents.source
+        path = study.document_path()
+        folder = path if path.is_dir() else path.parent
+        files = document_sources.document_files(path)
+        return self.of_files(folder, [file.relative_to(folder).as_posix() for file in files])
+
+    def of_files(self, folder: Path, names: Iterable[str]) -> dict[str, str]:
+        """Name -> SHA-256."""
+        return {name: self.of_file(folder / name) for name in names}
+
+    def of_file(self, path: Path) -> str:
+        """SHA-256 of one file's content, from the cache where size and times are as they were."""
+        status = path.stat()
+        if status.st_size < self.large_file:
+            return sha256(path)
+        place = os.path.realpath(path)
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        if self.known.get(place, [])[:3] != stamp:
+            self.known[place] = [*stamp, sha256(path)]
+            self.new = True
+        return self.known[place][3]
+
+    def save(self) -> None:
+        """Write the cache if it has something new; files that are gone are forgotten."""
+        if self.new:
+            kept = {place: entry for place, entry in self.known.items() if os.path.exists(place)}
+            write_json(self.cache, kept)

@@ -1,0 +1,36 @@
+"""Write `config/schema.json` from the config's models: `python scripts/study/schema.py`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))  # run by hand: Python put only this file's folder there
+
+from lowbit.files import write_json  # noqa: E402
+from lowbit.quantizers import QUANTIZERS  # noqa: E402
+from study.config import REPLACED_WHOLE, json_schema  # noqa: E402
+
+SCHEMA = ROOT / "config" / "schema.json"
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a study file, for editors and as documentation of every key.
+
+    A study file holds only what differs from `config.yaml`, so nothing is required at the top or
+    in a section that is merged.
+    """
+    schema = json_schema()
+    schema.pop("required")
+    for key, field in schema["properties"].items():
+        if "$ref" in field and key not in REPLACED_WHOLE:
+            schema["$defs"][field["$ref"].rsplit("/", 1)[1]].pop("required")
+    for definition in schema["$defs"].values():
+        quantizer = definition["properties"].get("quantizer", {}).get("const")
+        if quantizer:
+            definition["properties"]["bits"]["enum"] = list(QUANTIZERS[quantizer].bits)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+if __name__ == "__main__":
+    write_json(SCHEMA, schema())
