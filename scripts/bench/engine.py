@@ -1,0 +1,117 @@
+"""Measure the scorer against a plain forward and lm-evaluation-harness, side by side in one run.
+
+Every round starts each contender once, in turn, in a process of its own; a ratio compares processes
+of the same round, so that a machine whose speed drifts does not decide it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+CONTENDER = Path(__file__).with_name("contender.py")
+BASELINE = "plain forward, no loss"
+PEER = "lm-evaluation-harness, rolling"
+OWN = ("walk, NLL", "walk, NLL + KL, 1 + 4 streams")
+NLL_TOLERANCE = 1e-4
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="a Hugging Face directory")
+    parser.add_argument("--documents", type=Path, required=True, help="Parquet with a text column")
+    parser.add_argument("--peer-python", type=Path, required=True, help="python of envs/bench.yaml")
+    parser.add_argument("--n", type=int, default=64, help="documents")
+    parser.add_argument("--length", type=int, default=512, help="tokens a document")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, required=True, help="CSV to write: every run")
+    return parser.parse_args()
+
+
+def main() -> None:
+    from tqdm import tqdm
+
+    arguments = parse_arguments()
+    turns = [(r, name) for r in range(arguments.rounds) for name in (BASELINE, *OWN, PEER)]
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Path(folder) / "tokens.npy"
+        np.save(tokens, tokenize(arguments))
+        runs = [measure(arguments, tokens, r, name) for r, name in tqdm(turns, unit="run")]
+    table = pd.DataFrame(runs)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(arguments.output, index=False)
+    print(summary(table).to_markdown(index=False))
+    check_same_work(table)
+
+
+def tokenize(arguments: argparse.Namespace) -> np.ndarray:
+    """The first `n` documents that are long enough: int32 `[n, length]`."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    texts = pd.read_parquet(arguments.documents)["text"]
+    rows = [ids[: arguments.length] for ids in tokenizer(texts.tolist())["input_ids"]]
+    rows = [row for row in rows if len(row) == arguments.length][: arguments.n]
+    return np.array(rows, dtype=np.int32)
+
+
+def measure(arguments: argparse.Namespace, tokens: Path, turn: int, name: str) -> dict:
+    """Run one contender; its row of the table."""
+    python = arguments.peer_python if name == PEER else sys.executable
+    options = {
+        "--contender": name,
+        "--model": arguments.model,
+        "--tokens": tokens,
+        "--batch-size": arguments.batch_size,
+        "--threads": arguments.threads,
+    }
+    command = [str(python), str(CONTENDER), *(str(x) for pair in options.items() for x in pair)]
+    environment = {
+        "PYTHONPATH": str(CONTENDER.parents[1]),
+        "HF_HUB_OFFLINE": "1",
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": str(arguments.threads),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    return {"round": turn, "contender": name, **result}
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Medians over the rounds; ratios are taken within a round first."""
+    table = table.assign(rate=table["tokens"] / table["seconds"])
+    rates = table.pivot(index="round", columns="contender", values="rate")
+    memory = table.groupby("contender")["peak_mib"].median()
+    return pd.DataFrame(
+        {
+            "contender": name,
+            "stream-tokens/s": round(rates[name].median()),
+            "x plain forward": round((rates[name] / rates[BASELINE]).median(), 2),
+            "x lm-eval": round((rates[name] / rates[PEER]).median(), 2),
+            "lowest - highest x plain": "{:.2f} - {:.2f}".format(
+                *np.quantile(rates[name] / rates[BASELINE], [0, 1])
+            ),
+            "peak memory, MiB": round(memory[name]),
+        }
+        for name in (BASELINE, *OWN, PEER)
+    )
+
+
+def check_same_work(table: pd.DataFrame) -> None:
+    """Stop if the contenders that compute a loss disagree on it: then they were not comparable."""
+    losses = table.groupby("contender")["nll"].first().dropna()
+    if losses.max() - losses.min() > NLL_TOLERANCE:
+        sys.exit(f"the contenders' mean NLL differ, so the rates do not compare:\n{losses}")
+
+
+if __name__ == "__main__":
+    main()
