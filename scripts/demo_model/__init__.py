@@ -1,0 +1,1 @@
+"""The embedded model's recipe: corpus, tokenizer, documents, training, publication."""
