@@ -7,9 +7,12 @@ import it.
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+
+import yaml
 
 
 def code_digest(script: Path, extra: Sequence[str] = ()) -> str:
@@ -38,6 +41,12 @@ def code_digest(script: Path, extra: Sequence[str] = ()) -> str:
     for file in sorted(seen):
         digest.update(f"{file.relative_to(root).as_posix()}\0{_content_hash(file)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def environment_digest(file: Path) -> str:
+    """12 hex digits over what an environment file installs; comments and layout do not count."""
+    content = yaml.safe_load(file.read_bytes())
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _required(root: Path, module: str) -> list[Path]:

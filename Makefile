@@ -1,0 +1,68 @@
+# Each target is a line or two; what happens is in the Snakefile. `make help` lists them.
+STUDY ?= config.yaml
+ARGS ?=
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo study plan test report bench demo-model lint schema clean environments .venv .envs/test .envs/bench
+
+# Without conda, a stand-in makes the same environments with venv and pip, in a folder of its own.
+# `make CONDA= demo` uses the stand-in even where there is a conda.
+CONDA ?= $(filter-out %/envs/standin/conda,$(shell command -v conda))
+ifeq ($(CONDA),)
+export PATH := $(CURDIR)/envs/standin:$(PATH)
+export SNAKEMAKE_CONDA_PREFIX := $(CURDIR)/.envs/standin
+else
+export SNAKEMAKE_CONDA_PREFIX := $(CURDIR)/.envs/conda
+endif
+export PYTHONNOUSERSITE := 1
+PYTHON := .venv/bin/python
+RUN = $(PYTHON) scripts/study/launch.py --configfile $(STUDY)
+# Makes folder $@ from envs/$(1).yaml, unless it was already made from a file of this content.
+environment = @cmp -s envs/$(1).yaml $@/environment.yaml && $@/bin/python -c "" || { \
+	echo "Making $@ from envs/$(1).yaml (1-2 minutes)"; rm -rf $@; \
+	conda env create --quiet --file envs/$(1).yaml --prefix $@ && cp envs/$(1).yaml $@/environment.yaml; }
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "STUDY=config/<file>.yaml chooses the study (now $(STUDY)), ARGS= adds options of Snakemake or pytest."
+
+demo: study  ## run the study of the embedded model; nothing else needed
+
+study: .venv  ## run a study: make study STUDY=config/<file>.yaml
+	@$(RUN) $(ARGS)
+
+plan: .venv  ## say what a study would run, and why, without running it
+	@$(PYTHON) -m snakemake --configfile $(STUDY) --dry-run $(ARGS)
+
+report: .venv  ## put a finished study's figures and tables into one file, report.html
+	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)
+
+test: environments .envs/test  ## run all tests
+	@.envs/test/bin/python -m pytest $(ARGS)
+
+bench: .venv .envs/bench  ## measure the scorer against a plain forward and lm-evaluation-harness
+	@$(RUN) $(ARGS) bench
+
+demo-model: .venv  ## train the embedded model again (hours on a CPU; resumes)
+	@$(RUN) $(ARGS) demo_model
+
+lint: .venv .envs/test  ## check style: ruff, and Snakemake's own linter
+	@.envs/test/bin/ruff check && .envs/test/bin/ruff format --check && $(PYTHON) -m snakemake --lint
+
+schema: .venv  ## write config/schema.json anew after a change of the config's models
+	@$(PYTHON) scripts/study/schema.py
+
+environments: .venv  ## make the environments of all rules without running anything
+	@$(RUN) --conda-create-envs-only
+
+clean:  ## remove all results, keeping environments
+	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} + ; rm -rf .snakemake report.html
+
+.venv:
+	$(call environment,workflow)
+
+.envs/test:
+	$(call environment,test)
+
+.envs/bench:
+	$(call environment,bench)

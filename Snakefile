@@ -1,0 +1,28 @@
+"""Which inputs break low-bit quantization, and why: the workflow's table of contents."""
+
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+
+
+include: "rules/common.smk"
+include: "rules/model.smk"
+include: "rules/documents.smk"
+include: "rules/tokens.smk"
+include: "rules/quantize.smk"
+include: "rules/score.smk"
+include: "rules/errors.smk"
+include: "rules/correlate.smk"
+include: "rules/residuals.smk"
+include: "rules/claims.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    input:
+        final_outputs(),
+    default_target: True

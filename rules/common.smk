@@ -1,0 +1,109 @@
+"""What all rules share: the study, its paths, and the parameters that say when a job runs again.
+
+Files of the repository (scripts, claims, captions) are no `input:`: their content enters as a digest
+among the parameters, so a touched file or a fresh clone reruns nothing and a changed one reruns
+exactly the stages that use it. Snakemake compares parameter values without their names; they are
+therefore written as whole options (`--seed 0`), which cannot be taken for one another.
+"""
+
+import json
+import re
+import shlex
+
+from lowbit.errors import InputError
+from lowbit.files import sha256
+from lowbit.quantizers import QUANTIZERS
+from study.config import DEMO_DOCUMENTS, DEMO_MODEL, FULL, load_study
+from study.digest import code_digest, environment_digest
+from study.paths import paths_of, pattern
+
+try:
+    STUDY = load_study(
+        Path("config.yaml"), *workflow.configfiles, overrides=workflow.config_settings.config
+    )
+    PATHS = paths_of(STUDY)
+except InputError as error:
+    sys.exit(f"error: {error}")
+
+SHARED = "results/models/{model}"
+"""Folder of what depends on a model alone; `{model}` is `<name>-<key>`."""
+STUDY_FOLDER = f"results/{STUDY.study}"
+TABLES = f"{STUDY_FOLDER}/{{model}}"
+"""Folder of this study's results for one model; here `{model}` is the plain name."""
+THREADS = STUDY.engine.threads
+
+
+wildcard_constraints:
+    model="[^/]+",
+    documents="[^/]+",
+    tokens="[^/]+",
+    method="[^/]+",
+    residuals="[^/]+",
+
+
+# The threads of a job come from the config, not from the machine: they change sums in the last bits.
+shell.prefix(
+    "set -euo pipefail; export PYTHONNOUSERSITE=1 "
+    f"OMP_NUM_THREADS={THREADS} OPENBLAS_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS}; "
+)
+
+if workflow.is_main_process:
+    print(f"study {STUDY.study}: results in {STUDY_FOLDER}/, first {STUDY_FOLDER}/summary.md", file=sys.stderr)
+
+
+def code(script, environment, *modules):
+    """Digest of a script, the modules it imports and its environment: a change reruns its rule."""
+    digests = code_digest(Path("scripts", script), modules), environment_digest(Path("envs", f"{environment}.yaml"))
+    return "-".join(digests)
+
+
+def environment(name):
+    """Path of a `conda:` file, from the folder of the rules."""
+    return f"../envs/{name}.yaml"
+
+
+def as_json(value):
+    """One line of JSON, for an option."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def of_study(kind):
+    """Input function: the shared file of this kind that belongs to a study's `{model}`."""
+    return lambda wildcards: PATHS.shared(kind, model=wildcards.model)
+
+
+def methods_with(quantizer):
+    """Names of the study's methods that use this quantizer."""
+    return [name for name, method in STUDY.methods.items() if method.quantizer == quantizer]
+
+
+def methods_json():
+    """The study's methods for an option: name, quantizer and bits."""
+    methods = STUDY.methods.items()
+    return as_json({name: {"quantizer": m.quantizer, "bits": m.bits} for name, m in methods})
+
+
+def document_columns():
+    """Options for the columns of the document source, where the config names them."""
+    options = {
+        "--text-column": STUDY.documents.text_column,
+        "--id-column": STUDY.documents.id_column,
+    }
+    return " ".join(f"{key} {shlex.quote(value)}" for key, value in options.items() if value)
+
+
+def score_files(model):
+    """What `score.py` is asked for: each method's record and the file for its scores."""
+    return [
+        {
+            "name": name,
+            "record": None if name == FULL else PATHS.shared("method_record", model, name),
+            "scores": PATHS.shared("scores", model, name),
+        }
+        for name in PATHS.scores
+    ]
+
+
+def final_outputs():
+    """Everything that a finished study has."""
+    return [PATHS.result(file) for file in ("config.resolved.yaml", "claims.csv", "claims.md", "summary.md")]

@@ -1,0 +1,26 @@
+"""Whether different methods break the same documents."""
+
+
+rule correlate:
+    input:
+        f"{TABLES}/errors.parquet",
+    output:
+        pairs=f"{TABLES}/correlation.csv",
+        by_bits=f"{TABLES}/correlation_by_bits.csv",
+    log:
+        f"{TABLES}/logs/correlate.log",
+    benchmark:
+        f"{TABLES}/benchmarks/correlate.tsv"
+    params:
+        code=code("correlate.py", "analysis"),
+        methods=methods_json(),
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Correlate the errors of {wildcards.model} between methods"
+    shell:
+        "python scripts/correlate.py --errors {input} --methods {params.methods:q} "
+        "--settings {params.settings:q} {params.seed} "
+        "--pairs {output.pairs} --by-bits {output.by_bits} 2>&1 | tee {log}"

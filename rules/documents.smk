@@ -1,0 +1,23 @@
+"""The documents: one table of texts, whatever they came from."""
+
+
+rule fetch_documents:
+    output:
+        documents=pattern("documents"),
+        record=pattern("documents_record"),
+    log:
+        "results/documents/{documents}/logs/fetch_documents.log",
+    benchmark:
+        "results/documents/{documents}/benchmarks/fetch_documents.tsv"
+    params:
+        code=code("fetch_documents.py", "core"),
+        source=STUDY.documents.source,
+        demo=DEMO_DOCUMENTS,
+        columns=document_columns(),
+    conda:
+        environment("core")
+    message:
+        "Read the documents {wildcards.documents}"
+    shell:
+        "python scripts/fetch_documents.py --source {params.source:q} --demo {params.demo} "
+        "{params.columns} --output {output.documents} --record {output.record} 2>&1 | tee {log}"

@@ -1,0 +1,29 @@
+"""Errors of each document and method, and the documents that break."""
+
+
+rule compute_errors:
+    input:
+        scores=f"{TABLES}/scores.json",
+        tokens=of_study("tokens"),
+    output:
+        errors=f"{TABLES}/errors.parquet",
+        perplexity=f"{TABLES}/perplexity.csv",
+        sets=f"{TABLES}/sets.parquet",
+        overlap=f"{TABLES}/overlap.csv",
+    log:
+        f"{TABLES}/logs/compute_errors.log",
+    benchmark:
+        f"{TABLES}/benchmarks/compute_errors.tsv"
+    params:
+        code=code("compute_errors.py", "analysis"),
+        settings=as_json(STUDY.errors.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Compute the errors of {wildcards.model}"
+    shell:
+        "python scripts/compute_errors.py --scores {input.scores} --tokens {input.tokens} "
+        "--settings {params.settings:q} {params.seed} --errors {output.errors} "
+        "--perplexity {output.perplexity} --sets {output.sets} --overlap {output.overlap} "
+        "2>&1 | tee {log}"

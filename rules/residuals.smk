@@ -1,0 +1,54 @@
+"""Residual magnitudes of the full-precision model, and how they go with the errors."""
+
+
+rule measure_residuals:
+    input:
+        model=pattern("model"),
+        tokens=lambda w: PATHS.shared("tokens", model=PATHS.plain_name(w.model)),
+    output:
+        residuals=pattern("residuals"),
+        gates=pattern("residuals").replace("residuals.parquet", "gates.json"),
+    log:
+        f"{SHARED}/logs/measure_residuals/{{residuals}}.log",
+    benchmark:
+        f"{SHARED}/benchmarks/measure_residuals/{{residuals}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+    params:
+        code=code("residuals.py", "core"),
+        settings=as_json(STUDY.engine.model_dump()),
+    conda:
+        environment("core")
+    message:
+        "Measure the residual magnitudes of {wildcards.model}"
+    shell:
+        "python scripts/residuals.py --model {input.model} --tokens {input.tokens} "
+        "--settings {params.settings:q} --gates {output.gates} --output {output.residuals} "
+        "2>&1 | tee {log}"
+
+
+rule analyze_residuals:
+    input:
+        residuals=of_study("residuals"),
+        errors=f"{TABLES}/errors.parquet",
+        sets=f"{TABLES}/sets.parquet",
+    output:
+        correlation=f"{TABLES}/residual_correlation.csv",
+        by_set=f"{TABLES}/residual_sets.csv",
+    log:
+        f"{TABLES}/logs/analyze_residuals.log",
+    benchmark:
+        f"{TABLES}/benchmarks/analyze_residuals.tsv"
+    params:
+        code=code("analyze_residuals.py", "analysis"),
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Relate the residual magnitudes of {wildcards.model} to its errors"
+    shell:
+        "python scripts/analyze_residuals.py --residuals {input.residuals} --errors {input.errors} "
+        "--sets {input.sets} --settings {params.settings:q} {params.seed} "
+        "--correlation {output.correlation} --by-set {output.by_set} 2>&1 | tee {log}"
