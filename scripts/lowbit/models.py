@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import InputError
-from lowbit.files import read_json
+from lowbit.files import read_json, sha256
+from lowbit.roles import find_architecture
 from lowbit.sources import Source, embedded, find_source, on_disk
 
 if TYPE_CHECKING:
@@ -176,3 +177,98 @@ def block_linears(directory: Path) -> list[tuple[str, int, int]]:
             if "*" in numbered and tensor.endswith(".weight") and len(entry["shape"]) == 2:
                 found.add((numbered.removesuffix(".weight"), *entry["shape"]))
     return sorted(found)
+
+
+def resolve(source: str, directory: Path) -> dict[str, Any]:
+    """Check a model directory and describe it: the content of `model.json`.
+
+    Every tensor is read once, so that a damaged file goes no further.
+
+    Args:
+        source: as the config has it; only recorded.
+        directory: of the model.
+
+    Raises:
+        InputError: whatever keeps the model from being used, and what to do about it.
+    """
+    names = model_files(directory)
+    raw = read_config(directory)
+    architecture = read_architecture(directory)
+    parameters = check_weights([directory / name for name in weight_files(directory)])
+
+    from lowbit.tokens import find_start_token, load_tokenizer
+
+    config = _parsed_config(directory)
+    start_token = find_start_token(load_tokenizer(directory))
+    return {
+        "source": source,
+        "architecture": architecture,
+        "files": {name: _describe_file(directory / name) for name in names},
+        "hidden_size": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "context_length": context_length(raw),
+        "vocabulary": config.vocab_size,
+        "start_token": start_token,
+        "parameters": parameters,
+    }
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def read_architecture(directory: Path) -> str:
+    """The Hugging Face class that the model was saved from, such as `LlamaForCausalLM`.
+
+    Raises:
+        InputError: none or several are named, or one without an entry in `lowbit.roles`.
+    """
+    names = read_config(directory).get("architectures") or []
+    if len(names) != 1:
+        raise InputError(
+            f'{directory / "config.json"} must name one class in "architectures", such as '
+            f'["LlamaForCausalLM"]; it has {names}'
+        )
+    find_architecture(names[0])
+    return names[0]
+
+
+def _parsed_config(directory: Path) -> Any:
+    """The config as transformers reads it, where every architecture has the same names."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{directory / 'config.json'} cannot be used: {error}") from error
+
+
+def check_weights(files: list[Path]) -> int:
+    """Read every tensor once; return the number of parameters.
+
+    Raises:
+        InputError: a file that is not whole, or a tensor with NaN or infinite values.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from tqdm import tqdm
+
+    headers = {file: read_header(file) for file in files}
+    parameters = 0
+    with tqdm(total=sum(map(len, headers.values())), desc="check weights", unit="tensor") as bar:
+        for file in files:
+            try:
+                with safe_open(file, framework="pt") as tensors:
+                    for name in tensors.keys():  # noqa: SIM118 (not a mapping)
+                        tensor = tensors.get_tensor(name)
+                        parameters += tensor.numel()
+                        bad = tensor.numel() - int(torch.isfinite(tensor).sum())
+                        if bad:
+                            raise InputError(
+                                f"{file}: {name} has {bad} values of {tensor.numel()} that are NaN "
+                                "or infinite; copy the file again or use another checkpoint"
+                            )
+                        bar.update()
+            except SafetensorError as error:
+                raise InputError(f"{file} is damaged ({error}); copy it again") from error
+    return parameters

@@ -33,7 +33,7 @@ from lowbit.errors import InputError
 from lowbit.quantizers import QUANTIZERS
 from study.messages import Key, explain, line_of
 
-DEMO_MODEL = Path("resources/demo")
+DEMO_MODEL = Path("resources/demo/model")
 """Directory of the embedded model, relative to the repository root."""
 DEMO_DOCUMENTS = Path("resources/demo/documents.parquet")
 """File of the embedded documents, relative to the repository root."""
@@ -117,7 +117,8 @@ class Documents(BaseModel):
     text_column: str = "text"
     """Column (Parquet) or key (JSONL) that holds the text."""
     id_column: str | None = None
-    """Column or key that holds a unique id; without it, ids are `<file>#<row>`."""
+    """Column or key that holds a unique id; without it `doc_id` where there is one, otherwise ids
+    are `<file>#<row>`."""
 
 
 class Method(BaseModel):
@@ -329,7 +330,8 @@ def load_study(default: Path, *files: Path, overrides: Mapping[str, Any] | None 
     Raises:
         InputError: one line per mistake, each with file, line, key and what to write.
     """
-    files = (default, *(file for file in files if file.resolve() != default.resolve()))
+    others = [Path(file) for file in files if Path(file).resolve() != default.resolve()]
+    files = (default, *others)
     merged: dict[str, Any] = {}
     for layer in (*map(_read, files), overrides or {}):
         merged = _merge(merged, layer)
@@ -414,6 +416,7 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
         try:
             directory = study.model_directory(name)
             model_sources.model_files(directory)
+            model_sources.read_architecture(directory)
             config = model_sources.read_config(directory)
             linears = model_sources.block_linears(directory)
         except InputError as error:

@@ -68,15 +68,23 @@ class Paths:
     """`<documents name>-<key>`; over tokens and engine."""
 
     def shared(self, kind: str, model: str = "", method: str = "") -> str:
-        """Path of a shared file (a key of `SHARED`) for plain model and method names."""
-        return pattern(kind).format(
-            model=self.models.get(model),
-            documents=self.documents,
-            tokens=self.tokens,
-            method=self.methods.get(method),
-            scores=self.scores.get(method),
-            residuals=self.residuals,
-        )
+        """Path of a shared file (a key of `SHARED`) for plain model and method names.
+
+        Raises:
+            KeyError: no such model or method, or the file needs one and none is given.
+        """
+        wildcards = {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "residuals": self.residuals,
+        }
+        if model:
+            wildcards["model"] = self.models[model]
+        if method:
+            wildcards["scores"] = self.scores[method]
+        if method != FULL and method:
+            wildcards["method"] = self.methods[method]
+        return pattern(kind).format(**wildcards)
 
     def result(self, file: str, model: str | None = None) -> str:
         """Path of a table or figure of this study: `results/<study>/[<model>/]<file>`."""

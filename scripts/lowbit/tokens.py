@@ -1,0 +1,174 @@
+"""Token rows: made once per model and documents, read by every later stage.
+
+Reading needs numpy and pyarrow only; what runs a tokenizer imports transformers inside its
+function.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lowbit.errors import InputError
+from lowbit.files import atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK = 64
+"""Documents tokenized between two steps of the progress bar."""
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """The documents chosen, cut to one length."""
+
+    doc_ids: list[str]
+    token_ids: np.ndarray
+    """int32 `[n, length]`."""
+    dropped_short: int
+    """Documents of the whole table that have fewer than `length` tokens."""
+    eligible: int
+    """Documents long enough, from which n were drawn."""
+
+
+def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a model directory, as transformers does for every user of that model.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the library raises many kinds for a broken file
+        raise InputError(
+            f"the tokenizer in {directory} cannot be loaded ({error}); copy the model's "
+            "tokenizer.json and tokenizer_config.json there"
+        ) from error
+
+
+def find_start_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The token that the tokenizer puts before a text, or None (Qwen, BLOOM, GPT-NeoX put none).
+
+    Asked of the tokenizer itself: a `bos_token_id` in a config does not say that it is used.
+
+    Raises:
+        InputError: it puts more than one token there.
+    """
+    text = "a"
+    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
+    full = tokenizer(text)["input_ids"]
+    places = [at for at in range(len(full)) if full[at : at + len(bare)] == bare]
+    prefix = full[: places[0]] if places else full
+    if len(prefix) > 1:
+        raise InputError(
+            f"the tokenizer puts {len(prefix)} tokens {prefix} before a text; only one start token "
+            "is supported. Change post_processor in its tokenizer.json"
+        )
+    return prefix[0] if prefix else None
+
+
+def encode(
+    texts: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    start_token: int | None,
+    progress: Callable[[int], object] = lambda documents: None,
+) -> Iterator[list[int]]:
+    """Yield each text's token ids, the start token first; no other special token is added."""
+    prefix = [] if start_token is None else [start_token]
+    for at in range(0, len(texts), CHUNK):
+        chunk = list(texts[at : at + CHUNK])
+        encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
+        yield from (prefix + ids for ids in encoded)
+        progress(len(chunk))
+
+
+def choose_rows(
+    doc_ids: Sequence[str], token_ids: Sequence[Sequence[int]], n: int, length: int, seed: int
+) -> TokenRows:
+    """Draw n of the documents with `length` tokens or more and cut them; table order is kept.
+
+    Args:
+        doc_ids: one id per document.
+        token_ids: each document's tokens, of any number.
+        n: documents wanted.
+        length: tokens of each, start token included.
+        seed: of the draw.
+
+    Raises:
+        InputError: fewer than n documents are long enough.
+    """
+    sizes = np.array([len(ids) for ids in token_ids])
+    eligible = np.flatnonzero(sizes >= length)
+    if len(eligible) < n:
+        raise InputError(_too_few(sizes, len(eligible), n, length))
+    chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:n])
+    rows = np.array([token_ids[at][:length] for at in chosen], dtype=np.int32)
+    return TokenRows(
+        [doc_ids[at] for at in chosen], rows, int(len(sizes) - len(eligible)), len(eligible)
+    )
+
+
+def _too_few(sizes: np.ndarray, eligible: int, n: int, length: int) -> str:
+    """Say how many documents are long enough, and which n or which length would do."""
+    message = f"only {eligible} of {len(sizes)} documents have {length} tokens or more, but {n} are"
+    ways = [f"documents.n: {eligible}"] if eligible else []
+    if len(sizes) >= n:
+        ways.append(f"documents.length: {np.sort(sizes)[-n]}")
+    change = f"write {' or '.join(ways)}, or " if ways else ""
+    return f"{message} asked for by documents.n; {change}give more or longer documents"
+
+
+def check_vocabulary(token_ids: np.ndarray, vocabulary: int) -> None:
+    """Raise `InputError` if a token id is not one of the model's."""
+    low, high = int(token_ids.min()), int(token_ids.max())
+    if low < 0 or high >= vocabulary:
+        raise InputError(
+            f"the documents have token ids from {low} to {high}, but the model's vocabulary has "
+            f"{vocabulary} entries: the tokenizer (or the token_ids given) belongs to another model"
+        )
+
+
+def tokenizer_sha256(files: Mapping[str, Mapping[str, object]]) -> str:
+    """The hash that identifies a model's tokenizer: that of its vocabulary file.
+
+    Args:
+        files: the `files` of model.json.
+    """
+    from lowbit.models import VOCABULARY_FILES
+
+    return next(str(files[name]["sha256"]) for name in VOCABULARY_FILES if name in files)
+
+
+def write_tokens(path: Path, rows: TokenRows) -> None:
+    """Write `doc_id, token_ids` with `token_ids` a fixed-size list of int32."""
+    length = rows.token_ids.shape[1]
+    values = pa.array(rows.token_ids.ravel(), pa.int32())
+    table = pa.table(
+        {
+            "doc_id": pa.array(rows.doc_ids, pa.string()),
+            "token_ids": pa.FixedSizeListArray.from_arrays(values, length),
+        }
+    )
+    with atomic(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_tokens(path: str | Path) -> tuple[list[str], np.ndarray]:
+    """Read what `write_tokens` wrote.
+
+    Returns:
+        Document ids and token ids, int32 `[documents, length]`.
+    """
+    table = pq.read_table(path)
+    column = table["token_ids"].combine_chunks()
+    tokens = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
+    return table["doc_id"].to_pylist(), tokens
