@@ -1,0 +1,405 @@
+"""The statistics that claims are judged by, each measured on one model of a study.
+
+A statistic takes the model's results, the names of the methods it is about and the claim's options,
+and returns a `Measurement` or raises `NotMeasured` with the reason in the user's words. A new one
+is a function here and a line in `STATISTICS`. Values over several methods are means whose interval
+comes from the same resamples of documents, because methods and pairs are dependent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lowbit.error_sets import FULL
+from lowbit.residual_analysis import RATIO, norm_error_draws, set_draws
+from lowbit.statistics import (
+    BootstrapSettings,
+    estimate,
+    expected_jaccard,
+    jaccard_draws,
+    mean_draws,
+    pearson_draws,
+    require_documents,
+    require_variation,
+    resample_counts,
+)
+from lowbit.tables import (
+    QUANTITIES,
+    Method,
+    by_document,
+    document_ids,
+    membership,
+    norms_by_document,
+)
+
+
+class NotMeasured(Exception):
+    """A statistic does not exist for this model and these methods; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured value with its interval, the number of documents, and what else to know."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    methods: tuple[str, ...]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """The result tables of one model, and the resamples that all of its statistics share."""
+
+    errors: pd.DataFrame
+    sets: pd.DataFrame
+    residuals: pd.DataFrame
+    methods: Sequence[Method]
+    settings: BootstrapSettings
+    seed: int
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        require_documents(len(self.doc_ids))
+        require_variation(self.by_document["error"], names, "the error")
+
+    @cached_property
+    def doc_ids(self) -> np.ndarray:
+        """Documents, in the order of every array below."""
+        return document_ids(self.errors)
+
+    @cached_property
+    def by_document(self) -> dict[str, np.ndarray]:
+        """Columns of the errors as [documents, methods]."""
+        names = [method.name for method in self.methods]
+        columns = ("error", "kl", "nll", "nll_full")
+        return {column: by_document(self.errors, column, names) for column in columns}
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Resamples [1 + R, documents]; the same as in every other table of this study."""
+        return resample_counts(len(self.doc_ids), self.settings, self.seed)
+
+    @cached_property
+    def norms(self) -> np.ndarray:
+        """Mean norms [documents, quantity, layer]."""
+        return norms_by_document(self.residuals, self.doc_ids)[0]
+
+    def method(self, name: str) -> Method:
+        """Look a method up."""
+        return next(method for method in self.methods if method.name == name)
+
+    def column(self, column: str, names: Sequence[str]) -> np.ndarray:
+        """Return error, kl, nll or nll_full as [documents, names]; nll of `full` is nll_full."""
+        order = [method.name for method in self.methods]
+        full = self.by_document["nll_full"][:, 0]
+        values = self.by_document[column]
+        columns = [full if name == FULL else values[:, order.index(name)] for name in names]
+        return np.stack(columns, axis=1)
+
+    def member(self, method: str, name: str) -> np.ndarray:
+        """Documents of a method's set, bool [documents]."""
+        return membership(self.sets, method, name, self.doc_ids)
+
+    def measure(self, draws: np.ndarray, names: Sequence[str], detail: str = "") -> Measurement:
+        """Summarise draws [1 + R] of one number."""
+        value, low, high = estimate(draws, self.settings.confidence)
+        return Measurement(value, low, high, len(self.doc_ids), tuple(names), detail)
+
+
+Statistic = Callable[[ModelResults, Sequence[str], dict[str, Any]], Measurement]
+
+
+def mean_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean of e(x) over documents and methods, nats per token."""
+    errors = results.column("error", names)
+    per_method = mean_draws(errors, _everyone(results), results.counts)
+    return results.measure(per_method.mean(axis=1), names, _count_detail(per_method[0], "above 0"))
+
+
+def perplexity(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """exp(mean NLL) of one method, or of `full`."""
+    nll = results.column("nll", names)
+    draws = np.exp(mean_draws(nll, _everyone(results), results.counts)[:, 0])
+    return results.measure(draws, names)
+
+
+def bits_error_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error at `fewer` bits less that at `more` bits, mean over quantizers that have both."""
+    methods = [results.method(name) for name in names]
+    pairs = [
+        (a.name, b.name)
+        for a in methods
+        for b in methods
+        if a.quantizer == b.quantizer and (a.bits, b.bits) == (options["fewer"], options["more"])
+    ]
+    if not pairs:
+        raise NotMeasured(
+            f"no quantizer at both {options['fewer']} and {options['more']} bits in this study"
+        )
+    fewer, more = (results.column("error", side) for side in zip(*pairs, strict=True))
+    gaps = mean_draws(fewer - more, _everyone(results), results.counts)
+    used = [name for pair in pairs for name in pair]
+    return results.measure(gaps.mean(axis=1), used, _count_detail(gaps[0], "above 0", "quantizers"))
+
+
+def pair_correlation(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean of Pearson's r of e(x) over pairs of different quantizers."""
+    pairs = _pairs(results, names)
+    draws = _pair_draws(results, pairs)
+    detail = _range_detail(draws[0], f"{len(pairs)} pairs") if len(pairs) > 1 else ""
+    return results.measure(draws.mean(axis=1), names, detail)
+
+
+def weakest_pair_correlation(
+    results: ModelResults, names: Sequence[str], options: dict
+) -> Measurement:
+    """Smallest Pearson's r of e(x) over pairs of different quantizers, with its interval."""
+    pairs = _pairs(results, names)
+    draws = _pair_draws(results, pairs)
+    weakest = int(np.argmin(draws[0]))
+    return results.measure(draws[:, weakest], pairs[weakest], f"smallest of {len(pairs)} pairs")
+
+
+def pair_correlation_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean r over pairs at `fewer` bits less mean r over pairs at `more` bits."""
+    means, used = [], []
+    for bits in (options["fewer"], options["more"]):
+        chosen = [name for name in names if results.method(name).bits == bits]
+        pairs = _pairs(results, chosen, f"of {bits} bits ")
+        means.append(_pair_draws(results, pairs).mean(axis=1))
+        used += chosen
+    detail = f"mean r {means[0][0]:.2f} and {means[1][0]:.2f}"
+    return results.measure(means[0] - means[1], used, detail)
+
+
+def kl_agreement(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean over methods of Pearson's r of e(x) with KL(full || quantized)."""
+    errors, kl = results.column("error", names), results.column("kl", names)
+    draws = np.stack(
+        [
+            pearson_draws(errors[:, [i]], kl[:, [i]], results.counts)[:, 0, 0]
+            for i in range(len(names))
+        ],
+        axis=1,
+    )
+    return results.measure(draws.mean(axis=1), names, _range_detail(draws[0], "methods"))
+
+
+def overlap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean Jaccard index of D_large over pairs of different quantizers."""
+    draws = [_jaccard_draws(results, pair) for pair in _pairs(results, names)]
+    return results.measure(np.mean(draws, axis=0), names)
+
+
+def overlap_above_chance(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean Jaccard index of D_large over pairs, less its expectation for random sets."""
+    pairs = _pairs(results, names)
+    draws = np.mean([_jaccard_draws(results, pair) for pair in pairs], axis=0)
+    chance = np.mean([_chance(results, pair) for pair in pairs])
+    detail = f"Jaccard {draws[0]:.2f}, chance {chance:.2f}, {len(pairs)} pairs"
+    return results.measure(draws - chance, names, detail)
+
+
+def residual_correlation(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean over methods of r between the last layer's norm of `quantity` and e(x)."""
+    draws = _norm_draws(results, names)[:, :, _index(options), -1]
+    return results.measure(draws.mean(axis=1), names, _range_detail(draws[0], "methods"))
+
+
+def residual_depth_slope(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Least-squares slope of the mean correlation by layer against depth from 0 to 1."""
+    by_layer = _norm_draws(results, names)[:, :, _index(options)].mean(axis=1)
+    layers = by_layer.shape[1]
+    if layers < 3:
+        raise NotMeasured(f"the model has {layers} layers; a trend with depth needs 3")
+    depth = np.linspace(0, 1, layers)
+    centred = depth - depth.mean()
+    slope = by_layer @ centred / (centred @ centred)
+    detail = f"r {by_layer[0, 0]:.2f} in the first layer, {by_layer[0, -1]:.2f} in the last"
+    return results.measure(slope, names, detail)
+
+
+def residual_correlation_gap(
+    results: ModelResults, names: Sequence[str], options: dict
+) -> Measurement:
+    """Last layer's correlation of norm(z) less that of norm(r), mean over methods."""
+    draws = _norm_draws(results, names)[:, :, :, -1].mean(axis=1)
+    r, z = draws[:, QUANTITIES.index("r")], draws[:, QUANTITIES.index("z")]
+    return results.measure(z - r, names, f"r {r[0]:.2f}, z {z[0]:.2f}")
+
+
+def set_norm_ratio(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Norm in D_large over norm in D_ctrl, mean over methods, in the least favourable upper layer.
+
+    The statement is about every upper layer, so the layer that speaks most against it is judged,
+    with its own interval: it holds only if it holds there.
+    """
+    per_method = [
+        set_draws(
+            results.norms,
+            results.member(name, "large"),
+            results.member(name, "control"),
+            results.counts,
+        )[RATIO][:, _index(options)]
+        for name in names
+    ]
+    by_layer = np.mean(per_method, axis=0)
+    layers = by_layer.shape[1]
+    upper = by_layer[:, layers // 2 :]
+    worst = int((np.argmax if options["expect"] == "below" else np.argmin)(upper[0]))
+    holds = np.sum(upper[0] < 1 if options["expect"] == "below" else upper[0] > 1)
+    detail = (
+        f"layer {layers // 2 + worst + 1}; {options['expect']} 1 in {holds} of {upper.shape[1]} "
+        "upper layers"
+    )
+    return results.measure(upper[:, worst], names, detail)
+
+
+def large_nll_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean full-precision NLL of D_large less that of all documents, mean over methods."""
+    nll = results.column("nll", [FULL])
+    everyone = mean_draws(nll, _everyone(results), results.counts)[:, 0]
+    large = [mean_draws(nll, results.member(name, "large"), results.counts)[:, 0] for name in names]
+    draws = np.mean(large, axis=0)
+    detail = f"perplexity {np.exp(draws[0]):.2f} against {np.exp(everyone[0]):.2f}"
+    return results.measure(draws - everyone, names, detail)
+
+
+def perplexity_on_large(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Perplexity of the second method (or `full`) on D_large of the first."""
+    chosen, scored = names
+    nll = results.column("nll", [scored])
+    draws = mean_draws(nll, results.member(chosen, "large"), results.counts)[:, 0]
+    return results.measure(np.exp(draws), names)
+
+
+def long_tail_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error of documents with NLL >= `hard` less that of D_large with NLL <= `easy`."""
+    gaps = [
+        _hard_draws(results, name, options) - _easy_draws(results, name, options) for name in names
+    ]
+    return results.measure(np.mean(gaps, axis=0), names)
+
+
+def hard_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error of documents with a full-precision NLL of `hard` or more."""
+    return results.measure(_hard_draws(results, names[0], options), names)
+
+
+def easy_large_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error of documents of D_large with a full-precision NLL of `easy` or less."""
+    return results.measure(_easy_draws(results, names[0], options), names)
+
+
+STATISTICS: dict[str, Statistic] = {
+    statistic.__name__: statistic
+    for statistic in (
+        mean_error,
+        perplexity,
+        bits_error_gap,
+        pair_correlation,
+        weakest_pair_correlation,
+        pair_correlation_gap,
+        kl_agreement,
+        overlap,
+        overlap_above_chance,
+        residual_correlation,
+        residual_depth_slope,
+        residual_correlation_gap,
+        set_norm_ratio,
+        large_nll_gap,
+        perplexity_on_large,
+        long_tail_gap,
+        hard_error,
+        easy_large_error,
+    )
+}
+"""Every statistic that a claim may name."""
+
+
+def _everyone(results: ModelResults) -> np.ndarray:
+    """Membership of the set of all documents."""
+    return np.ones(len(results.doc_ids), bool)
+
+
+def _pairs(results: ModelResults, names: Sequence[str], which: str = "") -> list[tuple[str, str]]:
+    """Pairs of methods of different quantizers."""
+    pairs = [
+        (a, b)
+        for a, b in combinations(names, 2)
+        if results.method(a).quantizer != results.method(b).quantizer
+    ]
+    if not pairs:
+        raise NotMeasured(f"no two methods {which}from different quantizers in this study")
+    return pairs
+
+
+def _pair_draws(results: ModelResults, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Pearson's r of e(x) for each pair -> draws [1 + R, pairs]."""
+    names = sorted({name for pair in pairs for name in pair})
+    errors = results.column("error", names)
+    draws = pearson_draws(errors, errors, results.counts)
+    return np.stack([draws[:, names.index(a), names.index(b)] for a, b in pairs], axis=1)
+
+
+def _jaccard_draws(results: ModelResults, pair: tuple[str, str]) -> np.ndarray:
+    """Jaccard index of D_large of two methods -> draws [1 + R]."""
+    a, b = (results.member(name, "large") for name in pair)
+    return jaccard_draws(a, b, results.counts)
+
+
+def _chance(results: ModelResults, pair: tuple[str, str]) -> float:
+    """Expected Jaccard index of random sets as large as two methods' D_large."""
+    sizes = [int(results.member(name, "large").sum()) for name in pair]
+    return expected_jaccard(*sizes, len(results.doc_ids))
+
+
+def _norm_draws(results: ModelResults, names: Sequence[str]) -> np.ndarray:
+    """Pearson's r of norms with errors -> draws [1 + R, names, quantity, layer]."""
+    return norm_error_draws(results.norms, results.column("error", names), results.counts)
+
+
+def _index(options: dict) -> int:
+    """Place of the option `quantity` (r, z or h) in arrays of norms."""
+    return QUANTITIES.index(options["quantity"])
+
+
+def _hard_draws(results: ModelResults, name: str, options: dict) -> np.ndarray:
+    """Draws [1 + R] of the mean error over documents with full-precision NLL >= `hard`."""
+    hard = results.column("nll", [FULL])[:, 0] >= options["hard"]
+    return _error_draws(results, name, hard, f"no document has an NLL of {options['hard']} or more")
+
+
+def _easy_draws(results: ModelResults, name: str, options: dict) -> np.ndarray:
+    """Draws [1 + R] of the mean error over documents of D_large with NLL <= `easy`."""
+    easy = results.column("nll", [FULL])[:, 0] <= options["easy"]
+    reason = f"no document of D_large has an NLL of {options['easy']} or less"
+    return _error_draws(results, name, easy & results.member(name, "large"), reason)
+
+
+def _error_draws(results: ModelResults, name: str, member: np.ndarray, reason: str) -> np.ndarray:
+    """Draws [1 + R] of a method's mean error over some documents; `reason` if there are none."""
+    if not member.any():
+        raise NotMeasured(reason)
+    return mean_draws(results.column("error", [name]), member, results.counts)[:, 0]
+
+
+def _count_detail(values: np.ndarray, what: str, of: str = "methods") -> str:
+    """'7 of 9 methods above 0'."""
+    return f"{int(np.sum(values > 0))} of {len(values)} {of} {what}"
+
+
+def _range_detail(values: np.ndarray, of: str) -> str:
+    """'6 methods: -0.61 to -0.22', or nothing for a single value."""
+    if len(values) == 1:
+        return ""
+    count = of if of[0].isdigit() else f"{len(values)} {of}"
+    return f"{count}: {values.min():.2f} to {values.max():.2f}"

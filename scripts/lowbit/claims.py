@@ -1,0 +1,245 @@
+"""A paper's claims as data: what a claims file holds, and how it is checked when read.
+
+`judging` turns these into verdicts; `claim_statistics` measures them.
+"""
+
+from collections.abc import Container, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from lowbit.errors import InputError
+
+ALL_MODELS = "all"
+"""Key of figures that are over all of the paper's models together."""
+
+KEY_SEPARATOR = "-"
+"""Between the method labels of a figure's key: AWQ3-NF3."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The statistic, and its whole interval, must lie above or below a threshold."""
+
+    expect: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The paper's values by model id and key; `tolerance` is absolute, or relative to the value."""
+
+    tolerance: float
+    values: dict[str, dict[str, float]]
+    relative: bool = False
+
+    def tolerance_of(self, value: float) -> float:
+        """Absolute tolerance for one value."""
+        return self.tolerance * abs(value) if self.relative else self.tolerance
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement of a paper; see the head of claims/inputs.yaml."""
+
+    id: str
+    section: str
+    statement: str
+    stages: list[str]
+    paper: str = ""
+    statistic: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    maximum_bits: int | None = None
+    direction: Direction | None = None
+    figures: Figures | None = None
+
+
+@dataclass(frozen=True)
+class PaperModel:
+    """A model of the paper and the hub repositories that hold it."""
+
+    name: str
+    sources: list[str]
+
+
+@dataclass(frozen=True)
+class PaperText:
+    """The paper's documents: a word in the source's name, and the length in tokens."""
+
+    source: str
+    length: int
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A claims file."""
+
+    name: str
+    title: str
+    reference: str
+    documents: PaperText
+    models: dict[str, PaperModel]
+    methods: dict[str, dict[str, Any]]
+    claims: list[Claim]
+
+
+Record = TypeVar("Record")
+
+
+def read_paper(path: str | Path, statistics: Container[str]) -> Paper:
+    """Read and check a claims file.
+
+    Args:
+        statistics: names that a claim's `statistic` may have.
+
+    Raises:
+        InputError: naming the file, the claim and the key that is wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    try:
+        paper = _paper(content)
+        _check_claims(paper, statistics)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return paper
+
+
+def _paper(content: Any) -> Paper:
+    """Build a `Paper` from parsed YAML."""
+    content = dict(_mapping(content, "the file"))
+    claims = content.pop("claims", None)
+    if not isinstance(claims, list) or not claims:
+        raise InputError("claims: must be a list of at least one claim")
+    models = _mapping(content.pop("models", None), "models")
+    methods = _mapping(content.pop("methods", None), "methods")
+    documents = _record(PaperText, content.pop("documents", None), "documents")
+    return _record(
+        Paper,
+        {
+            **content,
+            "documents": documents,
+            "models": {
+                key: _record(PaperModel, value, f"models.{key}") for key, value in models.items()
+            },
+            "methods": {
+                key: dict(_mapping(value, f"methods.{key}")) for key, value in methods.items()
+            },
+            "claims": [_claim(value, index) for index, value in enumerate(claims, 1)],
+        },
+        "the file",
+    )
+
+
+def _claim(content: Any, index: int) -> Claim:
+    """Build a `Claim`; errors name its id, or its place in the file if it has none."""
+    content = dict(_mapping(content, f"claim {index}"))
+    where = f"claim '{content['id']}'" if "id" in content else f"claim {index}"
+    if "direction" in content:
+        content["direction"] = _record(Direction, content["direction"], f"{where}: direction")
+    if "figures" in content:
+        figures = _record(Figures, content["figures"], f"{where}: figures")
+        for model, values in figures.values.items():
+            _check_numbers(values, f"{where}: figures.values.{model}")
+        content["figures"] = figures
+    return _record(Claim, content, where)
+
+
+def _check_claims(paper: Paper, statistics: Container[str]) -> None:
+    """Check what the types cannot: names that must exist and keys that belong together."""
+    seen: set[str] = set()
+    for claim in paper.claims:
+        where = f"claim '{claim.id}'"
+        if claim.id in seen:
+            raise InputError(f"{where} is there twice: ids must be unique")
+        seen.add(claim.id)
+        if claim.statistic and claim.statistic not in statistics:
+            raise InputError(
+                f"{where}: statistic '{claim.statistic}' is not one of {sorted(statistics)}"
+            )
+        if not (claim.direction or claim.figures):
+            raise InputError(f"{where} needs direction: or figures: to be judged by")
+        if claim.direction and claim.direction.expect not in ("above", "below"):
+            raise InputError(
+                f"{where}: direction.expect is '{claim.direction.expect}': write above or below"
+            )
+        if claim.figures:
+            _check_figure_keys(paper, claim, where)
+
+
+def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
+    """Check that figures name models and, where they are measured, methods of the paper."""
+    for model, values in claim.figures.values.items():
+        if model not in paper.models and model != ALL_MODELS:
+            raise InputError(
+                f"{where}: figures.values.{model} is not a model: {sorted(paper.models)}"
+            )
+        for key in values if claim.statistic else ():
+            unknown = set(key.split(KEY_SEPARATOR)) - set(paper.methods) - {"full"}
+            if unknown:
+                raise InputError(
+                    f"{where}: figures.values.{model}: '{key}' names {sorted(unknown)}, which are "
+                    f"not methods: {sorted(paper.methods)}"
+                )
+
+
+def _mapping(value: Any, where: str) -> Mapping:
+    """Return `value` if it is a mapping."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} must be a mapping of keys to values, not {value!r}")
+    return value
+
+
+def _check_numbers(values: Any, where: str) -> None:
+    """Raise unless `values` maps names to numbers."""
+    for key, value in _mapping(values, where).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{where}.{key} must be a number, not {value!r}")
+
+
+EXPECTED_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "tolerance": ((int, float), "a number"),
+    "threshold": ((int, float), "a number"),
+    "length": (int, "a whole number"),
+    "maximum_bits": (int, "a whole number"),
+    "relative": (bool, "true or false"),
+    "stages": (list, "a list of stage names"),
+    "sources": (list, "a list of hub repositories"),
+    "claims": (list, "a list"),
+    "values": (dict, "a mapping of models to values"),
+    "options": (dict, "a mapping"),
+    "models": (dict, "a mapping"),
+    "methods": (dict, "a mapping"),
+    "documents": (PaperText, "a mapping"),
+    "direction": (Direction, "a mapping"),
+    "figures": (Figures, "a mapping"),
+}
+"""What each key must hold; every other key holds text."""
+
+
+def _record(cls: type[Record], content: Any, where: str) -> Record:
+    """Build the dataclass `cls` from a mapping, checking its keys and the types of their values."""
+    content = _mapping(content, where)
+    names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+    unknown = sorted(set(content) - set(names))
+    if unknown:
+        raise InputError(f"{where} has unknown keys {unknown}: allowed are {names}")
+    for key, value in content.items():
+        expected, description = EXPECTED_TYPES.get(key, (str, "text"))
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+            raise InputError(f"{where}: {key} must be {description}, not {value!r}")
+    try:
+        return cls(**content)
+    except TypeError:
+        missing = [name for name in names if name not in content and _required(cls, name)]
+        raise InputError(f"{where} lacks {missing}") from None
+
+
+def _required(cls: type, name: str) -> bool:
+    """Tell whether a dataclass field has no default."""
+    (item,) = (item for item in fields(cls) if item.name == name)
+    return item.default is MISSING and item.default_factory is MISSING

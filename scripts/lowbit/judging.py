@@ -1,0 +1,246 @@
+"""Verdicts: every claim of a paper against what a study measured.
+
+A verdict is `reproduced`, `differs` or `not run (why)`, never stronger than the numbers: a
+direction is reproduced only if the whole interval is on the right side of the threshold; a figure
+of the paper binds only for the paper's own model, method and text, and is reproduced if the
+measured value is within the stated tolerance. `detail` says what a bare `differs` would hide, such
+as an interval that includes the threshold.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pandas as pd
+
+from lowbit.claim_statistics import STATISTICS, Measurement, ModelResults, NotMeasured
+from lowbit.claims import ALL_MODELS, KEY_SEPARATOR, Claim, Direction, Paper
+from lowbit.error_sets import FULL
+
+REPRODUCED = "reproduced"
+DIFFERS = "differs"
+NO_STAGE = "not run (no stage yet)"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row of the table of claims: a claim (or one of its figures) on one model."""
+
+    claim: str
+    section: str
+    kind: str
+    verdict: str
+    model: str
+    methods: str
+    statement: str
+    measured: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+    expected: str
+    paper_value: str
+    detail: str
+    statistic: str
+    stages: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """What verdicts need of a study.
+
+    Args:
+        sources: per model its source, as in the config.
+        results: load the result tables of a model.
+        methods: the config's methods with all their settings.
+        text_source, text_length: where the documents are from, and their length in tokens.
+    """
+
+    sources: Mapping[str, str]
+    results: Callable[[str], ModelResults]
+    methods: Mapping[str, Mapping[str, Any]]
+    text_source: str
+    text_length: int
+
+
+def judge(papers: Sequence[Paper], study: Study) -> pd.DataFrame:
+    """Judge every claim and figure of the papers; one row per `Verdict`, in the files' order."""
+    rows = [
+        row
+        for paper in papers
+        for claim in paper.claims
+        for row in _directions(paper, claim, study) + _figures(paper, claim, study)
+    ]
+    columns = [field.name for field in fields(Verdict)]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"measured": float, "low": float, "high": float, "n": "Int64"})
+
+
+def repository(source: str) -> str:
+    """Return the hub repository of a model's source ('hub:Qwen/Qwen2.5-7B@abc'), or ''."""
+    return source.removeprefix("hub:").split("@")[0] if source.startswith("hub:") else ""
+
+
+def _directions(paper: Paper, claim: Claim, study: Study) -> list[Verdict]:
+    """Judge a claim's direction on every model of the study."""
+    if claim.direction is None:
+        return []
+    if not claim.statistic:
+        expected = _expected(claim.direction)
+        return [_row(paper, claim, "direction", NO_STAGE, expected=expected)]
+    return [_direction(paper, claim, study, model) for model in study.sources]
+
+
+def _direction(paper: Paper, claim: Claim, study: Study, model: str) -> Verdict:
+    """Judge a claim's direction on one model."""
+    expect, threshold = claim.direction.expect, claim.direction.threshold
+    values = {
+        "model": model,
+        "expected": _expected(claim.direction),
+    }
+    try:
+        results = study.results(model)
+        measurement = STATISTICS[claim.statistic](results, _in_scope(claim, study), claim.options)
+    except NotMeasured as reason:
+        return _row(paper, claim, "direction", f"not run ({reason})", **values)
+    verdict, detail = judge_direction(measurement, expect, threshold)
+    return _row(paper, claim, "direction", verdict, **values, **_measured(measurement, detail))
+
+
+def _expected(direction: Direction) -> str:
+    """'> 0' or '< 0'."""
+    return f"{'>' if direction.expect == 'above' else '<'} {direction.threshold:g}"
+
+
+def judge_direction(measurement: Measurement, expect: str, threshold: float) -> tuple[str, str]:
+    """Return the verdict on a direction, and what else to say about it."""
+    sign = 1 if expect == "above" else -1
+    nearest = measurement.low if expect == "above" else measurement.high
+    if sign * (nearest - threshold) > 0:
+        return REPRODUCED, ""
+    if measurement.low <= threshold <= measurement.high:
+        return DIFFERS, f"interval includes {threshold:g}"
+    return DIFFERS, "interval lies on the other side"
+
+
+def _in_scope(claim: Claim, study: Study) -> list[str]:
+    """Methods that the statement is about."""
+    limit = claim.maximum_bits
+    names = [
+        name for name, method in study.methods.items() if limit is None or method["bits"] <= limit
+    ]
+    if not names:
+        raise NotMeasured(f"no method of {limit} bits or fewer in this study")
+    return names
+
+
+def _figures(paper: Paper, claim: Claim, study: Study) -> list[Verdict]:
+    """Judge every figure of a claim."""
+    if claim.figures is None:
+        return []
+    return [
+        _figure(paper, claim, study, paper_model, key, value)
+        for paper_model, values in claim.figures.values.items()
+        for key, value in values.items()
+    ]
+
+
+def _figure(
+    paper: Paper, claim: Claim, study: Study, paper_model: str, key: str, value: float
+) -> Verdict:
+    """Judge one figure of the paper."""
+    tolerance = claim.figures.tolerance_of(value)
+    shown = "all models" if paper_model == ALL_MODELS else paper.models[paper_model].name
+    values = {
+        "model": shown,
+        "methods": key,
+        "expected": f"{value:g} ± {tolerance:.2g}",
+        "paper_value": f"{value:g}",
+    }
+    if not claim.statistic:
+        return _row(paper, claim, "figure", NO_STAGE, **values)
+    try:
+        model = _study_model(paper, paper_model, study)
+        names = [_study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
+        measurement = STATISTICS[claim.statistic](study.results(model), names, claim.options)
+    except NotMeasured as reason:
+        return _row(paper, claim, "figure", f"not run ({reason})", **values)
+    verdict, detail = judge_figure(measurement, value, tolerance)
+    return _row(
+        paper,
+        claim,
+        "figure",
+        verdict,
+        **{**values, **_measured(measurement, detail), "model": model},
+    )
+
+
+def judge_figure(measurement: Measurement, value: float, tolerance: float) -> tuple[str, str]:
+    """Return the verdict on a figure of the paper, and what else to say about it."""
+    if abs(measurement.value - value) <= tolerance:
+        wide = measurement.high - measurement.low > 2 * tolerance
+        return REPRODUCED, "interval wider than the tolerance" if wide else ""
+    if measurement.low <= value <= measurement.high:
+        return DIFFERS, "interval includes the paper's value"
+    return DIFFERS, "interval excludes the paper's value"
+
+
+def _study_model(paper: Paper, paper_model: str, study: Study) -> str:
+    """Return the study's name of a model of the paper, if model and text are the paper's."""
+    wanted = paper.models[paper_model]
+    repositories = {source.casefold() for source in wanted.sources}
+    found = [
+        name
+        for name, source in study.sources.items()
+        if repository(source).casefold() in repositories
+    ]
+    if not found:
+        raise NotMeasured(f"{wanted.name} is not in this study")
+    text = paper.documents
+    if text.source not in study.text_source.casefold() or text.length != study.text_length:
+        raise NotMeasured(
+            f"the figure is for documents of {text.length} tokens from {text.source}, this study "
+            f"has {study.text_length} tokens from {study.text_source}"
+        )
+    return found[0]
+
+
+def _study_method(paper: Paper, label: str, study: Study) -> str:
+    """Return the study's name of a method of the paper."""
+    if label == FULL:
+        return FULL
+    wanted = paper.methods[label]
+    for name, method in study.methods.items():
+        if all(method.get(key) == value for key, value in wanted.items()):
+            return name
+    settings = ", ".join(f"{key} {value}" for key, value in wanted.items())
+    raise NotMeasured(f"no method like {label} in this study: {settings}")
+
+
+def _measured(measurement: Measurement, detail: str) -> dict[str, Any]:
+    """Columns of a measured row."""
+    return {
+        "methods": " ".join(measurement.methods),
+        "measured": measurement.value,
+        "low": measurement.low,
+        "high": measurement.high,
+        "n": measurement.n,
+        "detail": "; ".join(part for part in (detail, measurement.detail) if part),
+    }
+
+
+def _row(paper: Paper, claim: Claim, kind: str, verdict: str, **values: Any) -> Verdict:
+    """Build a row; what is not given is empty."""
+    empty: dict[str, Any] = dict.fromkeys(("measured", "low", "high", "n"))
+    empty |= dict.fromkeys(("model", "methods", "expected", "detail"), "")
+    return Verdict(
+        claim=claim.id,
+        section=claim.section,
+        kind=kind,
+        verdict=verdict,
+        statement=claim.statement,
+        statistic=claim.statistic,
+        stages=" ".join(claim.stages),
+        paper=paper.name,
+        **{**empty, "paper_value": claim.paper, **values},
+    )

@@ -1,0 +1,41 @@
+"""Small pieces of Markdown."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Render a table; bars and line breaks inside cells are made safe."""
+    lines = [header, ["---"] * len(header), *([_cell(text) for text in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def plain(text: str) -> str:
+    """Show a text as it is, without any markup it happens to hold."""
+    return "".join(f"\\{letter}" if letter in "\\`*_<>[]#" else letter for letter in text)
+
+
+def number(value: float) -> str:
+    """Show a number with two decimals, or two significant digits where it is below 0.1."""
+    return _rounded([value])[0]
+
+
+def number_with_interval(value: float, low: float, high: float) -> str:
+    """'0.48 [0.40, 0.55]', all with the same decimals, or nothing where there is no value."""
+    if np.isnan(value):
+        return ""
+    value_text, low_text, high_text = _rounded([value, low, high])
+    return f"{value_text} [{low_text}, {high_text}]"
+
+
+def _rounded(values: Sequence[float]) -> list[str]:
+    """Round to two decimals, or to two significant digits of the largest value below 0.1."""
+    largest = max(abs(value) for value in values)
+    decimals = 2 if largest >= 0.1 or largest == 0 else 1 - int(np.floor(np.log10(largest)))
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def _cell(text: str) -> str:
+    """Make text safe inside a table cell."""
+    return " ".join(text.split()).replace("|", "\\|")
