@@ -55,7 +55,7 @@ class Engine:
 
         Resident weights: a shard is one batch. Else it is many, so that reading a block pays.
         """
-        rows = torch.from_numpy(token_ids).long().to(self.device)
+        rows = self._rows(token_ids)
         batches = rows.split(self.batch_size)
         per_shard = 1 if self.resident else max(1, STREAM_SHARD // self.batch_size)
         for start in range(0, len(batches), per_shard):
@@ -69,7 +69,7 @@ class Engine:
         Raises:
             GateError: one of them fails.
         """
-        probe = torch.from_numpy(token_ids[:PROBE_DOCUMENTS]).long().to(self.device)
+        probe = self._rows(token_ids[:PROBE_DOCUMENTS])
         floor = gates.noise_floor(self.decoder, self.full, probe, self.batch_size)
         parity = gates.parity(self.decoder, self.full, probe, floor)
         measured = {FULL: {"batch_noise_floor": floor, "parity_with_plain_forward": parity}}
@@ -79,3 +79,6 @@ class Engine:
                 "full_patch": gates.full_patch(self.decoder, self.full, stream, probe),
             }
         return measured
+
+    def _rows(self, token_ids: NDArray[np.int32]) -> Tensor:
+        return torch.tensor(token_ids, dtype=torch.long, device=self.device)
