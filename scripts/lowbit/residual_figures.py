@@ -1,0 +1,165 @@
+"""Figures of the residual magnitudes: what they predict, and how D_large differs from D_ctrl."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from lowbit import plotting
+from lowbit.residual_analysis import RATIO
+from lowbit.tables import Method
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+QUANTITY_NAMES = {
+    "r": "residual after attention, norm(r)",
+    "z": "residual after the MLP, norm(z)",
+    "h": "MLP input after its norm, norm(h)",
+}
+SHOWN_METHODS = 4
+"""Columns of the figure of norms at most."""
+
+
+def correlation_by_layer(correlations: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
+    """Draw r of every norm with e(x) by layer: a row per quantity, a column per bit width.
+
+    Args:
+        correlations: rows of residual_correlation.csv.
+    """
+    figure = _grid(
+        correlations,
+        methods,
+        "pearson",
+        ("r", "z", "h"),
+        "Pearson's r with e(x)",
+        reference=0,
+    )
+    layer = correlations["layer"].max()
+    is_last = (correlations["quantity"] == "r") & (correlations["layer"] == layer)
+    last = correlations.loc[is_last, "pearson"]
+    plotting.title(
+        figure,
+        f"Residual norm and error: r from {last.min():.2f} to {last.max():.2f} in the last layer",
+        f"Correlation over {correlations['n'].iloc[0]} documents of the mean norm at a layer with "
+        "e(x), with bootstrap intervals. Below 0:\ndocuments with a small norm have large errors.",
+    )
+    return figure
+
+
+def reversal(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
+    """Draw the ratio of norms in D_large and D_ctrl by layer: a row each for r and h.
+
+    Args:
+        by_set: rows of residual_sets.csv.
+    """
+    ratios = by_set[by_set["set"] == RATIO]
+    figure = _grid(ratios, methods, "mean", ("r", "h"), "norm in D_large / norm in D_ctrl", 1)
+    plotting.title(
+        figure,
+        _reversal_headline(ratios),
+        "Mean norm of the documents that break over that of the control documents, with bootstrap "
+        "intervals.\nThe paper finds r below 1 and h above 1 in the upper half of the layers "
+        "(shaded).",
+    )
+    for axes in figure.axes:
+        layers = sorted(ratios["layer"].unique())
+        axes.axvspan(layers[len(layers) // 2] - 0.5, layers[-1] + 0.5, color="0.93", zorder=-1)
+        axes.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
+    return figure
+
+
+def _reversal_headline(ratios: pd.DataFrame) -> str:
+    """Count the methods with r below 1 and h above 1 in all upper layers."""
+    layers = sorted(ratios["layer"].unique())
+    upper = ratios[ratios["layer"].isin(layers[len(layers) // 2 :])]
+    extremes = upper.groupby(["method", "quantity"])["mean"].agg(["min", "max"]).unstack()
+    reversed_methods = (extremes["max", "r"] < 1) & (extremes["min", "h"] > 1)
+    return (
+        f"Reversal of the norms (r smaller, h larger): {reversed_methods.sum()} of "
+        f"{len(extremes)} methods"
+    )
+
+
+def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
+    """Draw the norms of D_large and D_ctrl by layer for the methods with the fewest bits."""
+    fewest = [method for method in methods if method.bits == plotting.bit_widths(methods)[0]]
+    shown = fewest[:SHOWN_METHODS]
+    quantities = ("r", "h")
+    figure, panels = plt.subplots(
+        2,
+        len(shown),
+        figsize=(2.6 * len(shown) + 1, 4.8),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, method in enumerate(shown):
+        for row, quantity in enumerate(quantities):
+            rows = by_set[(by_set["method"] == method.name) & (by_set["quantity"] == quantity)]
+            _set_panel(panels[row, column], rows)
+        panels[0, column].set_title(method.name)
+        plotting.set_logarithmic(panels[0, column])
+        panels[1, column].set_xlabel("layer")
+    for row, quantity in enumerate(quantities):
+        panels[row, 0].set_ylabel(QUANTITY_NAMES[quantity].replace(", ", ",\n"))
+    panels[0, 0].legend(loc="best", frameon=True)
+    plotting.title(
+        figure,
+        "Norms inside the full-precision model: documents that break and documents that do not",
+        f"Mean over documents, with bootstrap intervals, for methods of {shown[0].bits} bits. "
+        "D_large: largest errors; D_ctrl: drawn from\nthe documents with small errors. The upper "
+        "row has a logarithmic axis.",
+    )
+    return figure
+
+
+def _set_panel(axes: "Axes", rows: pd.DataFrame) -> None:
+    """Norms of D_large and D_ctrl of one method and quantity."""
+    for name, label, colour, marker in (
+        ("large", "D_large", plotting.LARGE_COLOUR, "o"),
+        ("control", "D_ctrl", plotting.CONTROL_COLOUR, "s"),
+    ):
+        mine = rows[rows["set"] == name]
+        style = {"color": colour, "marker": marker, "linestyle": "-"}
+        plotting.band(axes, mine, "mean", style, f"{label} (n = {mine['n'].iloc[0]})")
+
+
+def _grid(
+    frame: pd.DataFrame,
+    methods: Sequence[Method],
+    value: str,
+    quantities: Sequence[str],
+    label: str,
+    reference: float,
+) -> "Figure":
+    """One panel per quantity (rows) and bit width (columns), one line per method."""
+    widths = plotting.bit_widths(methods)
+    figure, panels = plt.subplots(
+        len(quantities),
+        len(widths),
+        figsize=(2.7 * len(widths) + 1, 2.3 * len(quantities) + 0.2),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    styles = plotting.styles(methods)
+    for column, bits in enumerate(widths):
+        for row, quantity in enumerate(quantities):
+            axes = panels[row, column]
+            for method in (method for method in methods if method.bits == bits):
+                chosen = (frame["method"] == method.name) & (frame["quantity"] == quantity)
+                plotting.band(axes, frame[chosen], value, styles[method.name], method.name)
+            axes.axhline(reference, **plotting.REFERENCE)
+        panels[0, column].set_title(f"{bits} bits")
+        panels[-1, column].set_xlabel("layer")
+        panels[-1, column].legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False
+        )
+    for row, quantity in enumerate(quantities):
+        panels[row, 0].set_ylabel(f"{QUANTITY_NAMES[quantity]}\n{label}", fontsize=8)
+    return figure

@@ -1,0 +1,43 @@
+"""Draw how residual norms predict errors by layer, and how D_large differs from D_ctrl."""
+
+import argparse
+from pathlib import Path
+
+from lowbit.errors import run
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Define and read the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--correlation", type=Path, required=True, help="residual_correlation.csv")
+    parser.add_argument("--by-set", type=Path, required=True, help="residual_sets.csv")
+    parser.add_argument("--methods", required=True, help="the config's methods: as JSON")
+    files = {"nargs": 2, "type": Path, "required": True, "metavar": ("PNG", "SVG")}
+    parser.add_argument("--layers-figure", **files, help="output: correlation by layer")
+    parser.add_argument("--norms-figure", **files, help="output: norms of D_large and D_ctrl")
+    parser.add_argument("--reversal-figure", **files, help="output: their ratio by layer")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the tables, write three figures."""
+    arguments = parse_arguments()
+    import pandas as pd
+
+    from lowbit import plotting, residual_figures
+    from lowbit.settings import parse_json
+    from lowbit.tables import methods_from_config, require_methods
+
+    methods = methods_from_config(parse_json(arguments.methods, "--methods"))
+    correlations = pd.read_csv(arguments.correlation)
+    by_set = pd.read_csv(arguments.by_set)
+    require_methods(correlations, methods)
+    plotting.start()
+    layers = residual_figures.correlation_by_layer(correlations, methods)
+    plotting.save(layers, arguments.layers_figure)
+    plotting.save(residual_figures.norms_by_set(by_set, methods), arguments.norms_figure)
+    plotting.save(residual_figures.reversal(by_set, methods), arguments.reversal_figure)
+
+
+if __name__ == "__main__":
+    run(main)
