@@ -1,0 +1,31 @@
+"""Score a few random tokens with the unquantized model: what other environments must reproduce."""
+
+import argparse
+from pathlib import Path
+
+from lowbit.errors import run
+from lowbit.files import read_json, write_json
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="model.json of fetch_model.py")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--output", type=Path, required=True, help="JSON to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    import torch
+
+    from lowbit.loading import directory_of
+    from lowbit.probe import load_full_precision, make_probe
+
+    torch.set_num_threads(arguments.threads)
+    model = load_full_precision(directory_of(arguments.model))
+    write_json(arguments.output, make_probe(model, read_json(arguments.model)["context_length"]))
+
+
+if __name__ == "__main__":
+    run(main)
