@@ -124,6 +124,8 @@ class Documents(BaseModel):
 class Method(BaseModel):
     """One way to quantize. Subclasses add the settings of their quantizer."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     quantizer: str
     """Name of the quantizer; it decides which other keys there are."""
     bits: int
@@ -319,7 +321,9 @@ class Study(BaseModel):
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
 
-def load_study(default: Path, *files: Path, overrides: Mapping[str, Any] | None = None) -> Study:
+def load_study(
+    default: Path, *files: Path | str, overrides: Mapping[str, Any] | None = None
+) -> Study:
     """Merge the default with study files and overrides, in this order; validate; check sources.
 
     Args:
@@ -374,10 +378,10 @@ class _Loader(yaml.SafeLoader):
         """Build the mapping; raise where a key repeats."""
         seen = set()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 line = key.start_mark.line + 1
                 raise InputError(f"{self.name}:{line}: {key.value} stands twice; keep one")
-            seen.add(key.value)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 

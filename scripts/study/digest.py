@@ -51,7 +51,8 @@ def environment_digest(file: Path) -> str:
 
 def _required(root: Path, module: str) -> list[Path]:
     files = _module_files(root, module)
-    if not files or files[-1].stem not in (module.rpartition(".")[2], "__init__"):
+    place = root.joinpath(*module.split("."))
+    if not files or files[-1] not in (place / "__init__.py", place.with_name(f"{place.name}.py")):
         raise ModuleNotFoundError(f"{module} is not a module below {root}")
     return files
 

@@ -37,16 +37,12 @@ def _explain_one(error: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[K
     if kind == "missing":
         return key, f"is missing{_written(key, _examples(key, section, parent))}"
     if kind == "union_tag_not_found":
-        known = section["discriminator"]["mapping"]
-        example = _resolve({"$ref": next(iter(known.values()))}, schema)["examples"]
-        return key, f"has no quantizer (known: {', '.join(known)}){_written(key, example)}"
+        known = ", ".join(section["discriminator"]["mapping"])
+        return key, f"has no quantizer (known: {known}){_written(key, section['examples'])}"
     if kind == "union_tag_invalid":
         known = list(section["discriminator"]["mapping"])
-        quantizer = value["quantizer"]
-        return (
-            *key,
-            "quantizer",
-        ), f"is {quantizer!r}, not a quantizer: {_suggest(quantizer, known)}"
+        told = f"is {value['quantizer']!r}, not a quantizer: {_suggest(value['quantizer'], known)}"
+        return (*key, "quantizer"), told
     if kind == "value_error":
         return key, str(error["ctx"]["error"])
     wrong = f"is {'empty' if value is None else repr(value)}, but {_expected(error)}"
@@ -80,6 +76,9 @@ def _walk(location: Key, schema: Mapping[str, Any]) -> tuple[Key, dict, dict]:
             children = node.get("properties", {})
             parent, node = node, children.get(part, node.get("additionalProperties") or {})
             node = _resolve(node if isinstance(node, dict) else {}, schema)
+    branches = node.get("discriminator", {}).get("mapping", {})
+    for branch in list(branches.values())[:1]:
+        node = {**node, "examples": _resolve({"$ref": branch}, schema)["examples"]}
     return tuple(key), node, parent
 
 

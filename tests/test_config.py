@@ -1,0 +1,283 @@
+"""The config: what is accepted, how layers merge, and what each mistake is told."""
+
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, TypeAdapter
+
+from lowbit.errors import InputError
+from lowbit.quantizers import QUANTIZERS, complete_settings
+from study import config as study_config
+from study.config import METHODS, AnyMethod, Method, Study, load_study
+from study.schema import SCHEMA, schema
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT = ROOT / "config.yaml"
+
+
+@pytest.fixture
+def project(tmp_path: Path, llama_source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the default config and small stand-ins for the embedded model and documents."""
+    monkeypatch.chdir(tmp_path)
+    Path("resources/demo").mkdir(parents=True)
+    Path("resources/demo/model").symlink_to(llama_source)
+    Path("resources/demo/documents.parquet").write_bytes(b"")
+    text = DEFAULT.read_text().replace("length: 512", "length: 64").replace("size: 64", "size: 32")
+    Path("config.yaml").write_text(text)
+    return tmp_path
+
+
+def load(changes: str = "", **overrides: Any) -> Study:
+    """Load the default with a study file of this content."""
+    Path("study.yaml").write_text(changes or "{}")
+    return load_study(Path("config.yaml"), Path("study.yaml"), overrides=overrides)
+
+
+def message(changes: str) -> str:
+    """The message that a study file of this content gets."""
+    with pytest.raises(InputError) as caught:
+        load(changes)
+    return str(caught.value)
+
+
+def test_the_default_study_is_valid_and_its_sources_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert load_study(DEFAULT).study == "demo"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_study_file_in_config_is_valid(file: Path) -> None:
+    merged = study_config._merge(study_config._read(DEFAULT), study_config._read(file))
+    Study.model_validate(merged)  # not load_study: its model may not be on this machine
+
+
+def test_the_schema_is_in_step_with_the_config_models() -> None:
+    assert json.loads(SCHEMA.read_text()) == schema(), "run: python scripts/study/schema.py"
+
+
+def test_every_key_of_the_schema_is_documented() -> None:
+    for definition in [schema(), *schema()["$defs"].values()]:
+        for key, entry in definition["properties"].items():
+            assert "description" in entry or "$ref" in entry or "const" in entry, key
+
+
+@pytest.mark.parametrize(
+    "section",
+    [s for s in vars(study_config).values() if isinstance(s, type) and issubclass(s, BaseModel)],
+    ids=lambda section: section.__name__,
+)
+def test_the_examples_shown_in_messages_are_valid(section: type[BaseModel]) -> None:
+    if section in (BaseModel, Method, Study):
+        return
+    section.model_validate(section.model_config["json_schema_extra"]["examples"][0])
+
+
+def test_settings_classes_and_quantizer_registry_agree() -> None:
+    assert {typing.get_args(m.model_fields["quantizer"].annotation)[0] for m in METHODS} == set(
+        QUANTIZERS
+    )
+    for method in METHODS:
+        example = method.model_config["json_schema_extra"]["examples"][0]
+        shortest = {key: example[key] for key in ("quantizer", "bits", "group_size")}
+        settings = TypeAdapter(AnyMethod).validate_python(shortest).settings()
+        given = {"bits": example["bits"], "group_size": example["group_size"]}
+        assert settings == complete_settings(example["quantizer"], given, "m")
+
+
+def test_models_methods_and_documents_replace_and_other_sections_merge(project: Path) -> None:
+    study = load(
+        "study: other\n"
+        "models: {small: {source: demo}}\n"
+        "documents: {name: d, source: demo, n: 20, length: 32}\n"
+        "methods: {a: {quantizer: rtn, bits: 3, group_size: row},"
+        " b: {quantizer: nf, bits: 3, group_size: 32}}\n"
+        "engine: {batch_size: 2}\n"
+    )
+    assert list(study.models) == ["small"]
+    assert list(study.methods) == ["a", "b"]
+    assert study.documents.model_dump()["name"] == "d"
+    assert (study.engine.batch_size, study.engine.threads) == (2, 2)
+
+
+def test_overrides_come_last(project: Path) -> None:
+    study = load("seed: 1\nengine: {threads: 1}", seed=2, engine={"batch_size": 3})
+    assert (study.seed, study.engine.threads, study.engine.batch_size) == (2, 1, 3)
+
+
+def test_the_default_given_again_as_a_study_file_changes_nothing(project: Path) -> None:
+    assert load_study(Path("config.yaml"), Path("./config.yaml")) == load()
+
+
+def test_the_resolved_config_is_the_same_study(project: Path) -> None:
+    study = load("seed: 7")
+    assert Study.model_validate(yaml.safe_load(study.resolved())) == study
+
+
+METHOD = "rtn3: {quantizer: rtn, bits: 3, group_size: 32}"
+MISTAKES = {
+    "unknown key": ("seeed: 1", ["study.yaml:1: seeed", "did you mean seed?"]),
+    "unknown nested key": (
+        "seed: 1\nengine:\n  batchsize: 3",
+        ["study.yaml:3: engine.batchsize", "did you mean batch_size?"],
+    ),
+    "unknown key like no other": (
+        "engine: {xyz: 1}",
+        ["engine.xyz", "write one of dtype, device, batch_size, mode, threads"],
+    ),
+    "wrong type": ("seed: three", ["seed is 'three', but must be a whole number", "`seed: 0`"]),
+    "number as text": ("engine: {threads: '2'}", ["engine.threads is '2'", "`threads: 2`"]),
+    "truth as number": ("seed: true", ["seed is True, but must be a whole number"]),
+    "list for section": (
+        "engine: [1]",
+        ["engine is [1], but must be a mapping", "{dtype: float32"],
+    ),
+    "nothing for section": ("models:", ["models is empty", "`models: {demo: {source: demo}}`"]),
+    "unknown word": ("engine: {mode: fast}", ["engine.mode is 'fast'", "'resident' or 'stream'"]),
+    "out of range": ("seed: -1", ["seed is -1, but must be greater than or equal to 0"]),
+    "method without quantizer": (
+        f"methods:\n  {METHOD}\n  x3: {{bits: 3}}",
+        ["study.yaml:3: methods.x3 has no quantizer (known: rtn, nf, hqq)", "`x3: {quantizer: rtn"],
+    ),
+    "method that is no mapping": (
+        f"methods: {{{METHOD}, x3: rtn}}",
+        ["methods.x3 is 'rtn'", "must be a", "`x3: {quantizer: rtn"],
+    ),
+    "unknown quantizer": (
+        f"methods: {{{METHOD}, x3: {{quantizer: hhq, bits: 3}}}}",
+        ["methods.x3.quantizer is 'hhq'", "did you mean hqq?"],
+    ),
+    "missing setting": (
+        f"methods: {{{METHOD}, x3: {{quantizer: nf, bits: 3}}}}",
+        ["methods.x3.group_size is missing", "`group_size: 64`"],
+    ),
+    "setting of another quantizer": (
+        f"methods: {{{METHOD}, x3: {{quantizer: nf, bits: 3, group_size: 32, axis: 1}}}}",
+        ["methods.x3.axis is not a key that exists", "quantizer, bits, group_size"],
+    ),
+    "bits out of range": (
+        "methods:\n  a: {quantizer: rtn, bits: 9, group_size: 32}\n"
+        "  b: {quantizer: hqq, bits: 7, group_size: 32}",
+        ["study.yaml:2: methods.a.bits is 9, but rtn supports 2, 3", "b.bits is 7, but hqq supp"],
+    ),
+    "group size that is no size": (
+        f"methods: {{{METHOD}, x: {{quantizer: rtn, bits: 3, group_size: rows}}}}",
+        ["methods.x.group_size is 'rows'", "such as 64, or row, or tensor"],
+    ),
+    "group size the library cannot do": (
+        f"methods: {{{METHOD}, x: {{quantizer: hqq, bits: 3, group_size: tensor}}}}",
+        ["methods.x.group_size is 'tensor'", "a multiple of 8", "or row"],
+    ),
+    "one method": (f"methods: {{{METHOD}}}", ["methods", "needs at least 2 entries"]),
+    "no model": ("models: {}", ["models", "needs at least 1 entries"]),
+    "reserved name": (
+        f"methods: {{{METHOD}, full: {{quantizer: nf, bits: 3, group_size: 32}}}}",
+        ["methods.full is reserved for the unquantized model"],
+    ),
+    "name with a key separator": (
+        "models: {Llama-3: {source: demo}}",
+        ["models.Llama-3 is not a name", "write llama_3"],
+    ),
+    "name that is a number": (
+        f"methods: {{{METHOD}, 3: {{quantizer: nf, bits: 3, group_size: 32}}}}",
+        ["methods.3 is 3, but must be text"],
+    ),
+    "study named as a shared folder": ("study: models", ["study", "results/models"]),
+    "unknown source": (
+        "models: {m: {source: s3://x}}",
+        ["models.m.source", "'s3://x' is not a known source; write demo or path:<directory>"],
+    ),
+    "source without path": (
+        "models: {m: {source: 'path:'}}",
+        ["models.m.source", "write path:<directory>"],
+    ),
+    "path that is not there": (
+        "models: {m: {source: path:nowhere}}",
+        ["models.m.source cannot be used: path:nowhere does not exist", "/nowhere)"],
+    ),
+    "documents that are not there": (
+        "documents: {name: d, source: path:no.jsonl, n: 20, length: 32}",
+        ["study.yaml:1: documents.source cannot be used: path:no.jsonl does not exist"],
+    ),
+    "documents of another kind": (
+        "documents: {name: d, source: path:study.yaml, n: 20, length: 32}",
+        ["documents.source", "study.yaml is not a document file; give one of .jsonl, .parquet"],
+    ),
+    "documents without length": (
+        "seed: 1\ndocuments: {name: d, source: demo, n: 20}",
+        ["study.yaml:2: documents.length is missing", "`length: 512`"],
+    ),
+    "longer than the context": (
+        "documents: {name: d, source: demo, n: 20, length: 65}",
+        ["documents.length is 65, but the context of model demo is 64 tokens; write 64 or less"],
+    ),
+    "group size that divides no layer": (
+        "methods:\n  a: {quantizer: rtn, bits: 3, group_size: 32}\n"
+        "  b: {quantizer: nf, bits: 3, group_size: 64}",
+        [
+            "study.yaml:3: methods.b.group_size is 64, which does not divide 96; write one of",
+            "8, 16, 32.",
+            "96 is the width of model.layers.*.mlp.down_proj of model demo",
+        ],
+    ),
+    "sets that overlap": (
+        "errors: {large_fraction: 0.3, control_fraction: 0.8}",
+        ["errors.control_fraction is 0.8", "from 0.3", "to 0.7"],
+    ),
+    "an empty large set": (
+        "errors: {large_fraction: 0.001}",
+        ["errors large_fraction: 0.001 of documents.n: 300", "write documents.n: 1000 or more"],
+    ),
+    "a key twice": ("seed: 1\nseed: 2", ["study.yaml:2: seed stands twice"]),
+    "no mapping": ("- 1", ["study.yaml must be a mapping"]),
+    "no YAML": ("a: [1", ["study.yaml is not valid YAML"]),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), MISTAKES.values(), ids=list(MISTAKES))
+def test_a_mistake_is_told_with_its_key_and_what_to_write(
+    project: Path, changes: str, expected: list[str]
+) -> None:
+    told = message(changes)
+    for part in expected:
+        assert part in told
+
+
+def test_all_mistakes_are_told_at_once_and_only_these(project: Path) -> None:
+    told = message("seed: x\nengine: {threads: 0, xyz: 1}")
+    assert len(told.splitlines()) == 4  # the heading and one line per mistake
+
+
+def test_axis_0_groups_must_divide_the_outputs(project: Path) -> None:
+    hqq = "{quantizer: hqq, bits: 3, group_size: %d, axis: %d}"
+    load(f"methods: {{{METHOD}, x: {hqq % (32, 0)}}}")
+    told = message(f"methods: {{{METHOD}, x: {hqq % (64, 0)}}}")
+    assert "64, which does not divide" in told
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda d: (d / "config.json").unlink(), "it has no config.json"),
+        (lambda d: (d / "tokenizer.json").unlink(), "has no tokenizer"),
+        (lambda d: (d / "model.safetensors").rename(d / "model.bin"), "only pickle weights"),
+        (lambda d: (d / "config.json").write_text('{"architectures": ["X"]}'), "X is not known"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_told_before_any_job(
+    project: Path, llama_directory: Path, damage: Any, expected: str
+) -> None:
+    damage(llama_directory)
+    told = message(f"models: {{m: {{source: 'path:{llama_directory}'}}}}")
+    assert "models.m.source cannot be used" in told
+    assert expected in told
+
+
+def test_a_missing_study_file_is_told(project: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no config file config/none\.yaml"):
+        load_study(Path("config.yaml"), Path("config/none.yaml"))

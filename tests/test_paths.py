@@ -1,0 +1,186 @@
+"""Keys and paths: what shares a file and what does not, and when a source counts as changed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lowbit.errors import InputError
+from study.config import Study, load_study
+from study.paths import SHARED, Fingerprints, Paths, paths_of, pattern
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, llama_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """A folder with a study of a local model and a local document file; returns these two."""
+    monkeypatch.chdir(tmp_path)
+    documents = tmp_path / "documents.jsonl"
+    documents.write_text('{"text": "a"}\n')
+    Path("config.yaml").write_text((ROOT / "config.yaml").read_text())
+    Path("study.yaml").write_text(
+        f"study: local\nmodels: {{m: {{source: 'path:{llama_directory}'}}}}\n"
+        f"documents: {{name: d, source: 'path:{documents}', n: 20, length: 32}}\n"
+        "methods:\n"
+        "  a: {quantizer: rtn, bits: 3, group_size: 32}\n"
+        "  b: {quantizer: nf, bits: 3, group_size: 32}\n"
+    )
+    return llama_directory, documents
+
+
+def load(**overrides: Any) -> Study:
+    """The study in the current folder."""
+    return load_study(Path("config.yaml"), Path("study.yaml"), overrides=overrides)
+
+
+def changed(before: Paths, after: Paths) -> set[str]:
+    """Names of the keyed parts that differ."""
+    names = ("models", "documents", "tokens", "methods", "scores", "residuals")
+    return {name for name in names if getattr(before, name) != getattr(after, name)}
+
+
+ALL_SCORES = {"scores", "residuals"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"study": "other"}, set()),
+        ({"bootstrap": {"resamples": 100}}, set()),
+        ({"errors": {"large_fraction": 0.2}}, set()),
+        ({"seed": 1}, {"tokens", "methods", "scores", "residuals"}),
+        ({"engine": {"batch_size": 1}}, ALL_SCORES),
+        ({"engine": {"threads": 1}}, ALL_SCORES | {"methods"}),
+    ],
+)
+def test_a_setting_changes_exactly_the_keys_of_what_reads_it(
+    project: Any, overrides: dict, expected: set[str]
+) -> None:
+    assert changed(paths_of(load()), paths_of(load(**overrides))) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("n", 21, {"tokens", "residuals"}),
+        ("length", 16, {"tokens", "residuals"}),
+        ("id_column", "id", {"documents", "tokens", "residuals"}),
+    ],
+)
+def test_document_settings_change_their_keys(
+    project: Any, key: str, value: Any, expected: set[str]
+) -> None:
+    study = load()
+    documents = study.documents.model_dump() | {key: value}
+    assert changed(paths_of(study), paths_of(load(documents=documents))) == expected
+
+
+def test_one_method_more_leaves_the_others_keys(project: Any) -> None:
+    before = paths_of(load())
+    methods = {name: m.model_dump() for name, m in load().methods.items()}
+    methods["c"] = methods["a"] | {"bits": 4}
+    after = paths_of(load(methods=methods))
+    assert after.methods["a"] == before.methods["a"]
+    assert after.scores["full"] == before.scores["full"]
+    assert len(set(after.methods.values())) == 3
+
+
+def test_the_name_is_no_part_of_the_key(project: Any) -> None:
+    methods = {name: m.model_dump() for name, m in load().methods.items()}
+    renamed = {"x": methods["a"], "y": methods["b"]}
+    before, after = paths_of(load()).methods, paths_of(load(methods=renamed)).methods
+    assert before["a"].split("-")[1] == after["x"].split("-")[1]
+
+
+def test_a_changed_model_or_document_file_changes_the_key(project: tuple[Path, Path]) -> None:
+    model, documents = project
+    first = paths_of(load())
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    second = paths_of(load())
+    assert changed(first, second) == {"models"}
+    documents.write_text('{"text": "b"}\n')
+    assert changed(second, paths_of(load())) == {"documents", "tokens", "residuals"}
+
+
+def test_touched_moved_or_unrelated_files_change_nothing(project: tuple[Path, Path]) -> None:
+    model, documents = project
+    before = paths_of(load())
+    for file in (model / "config.json", model / "model.safetensors", documents):
+        os.utime(file, (1, 1))
+    (model / "README.md").write_text("not read")
+    moved = model.rename(model.with_name("elsewhere"))
+    assert changed(before, paths_of(load(models={"m": {"source": f"path:{moved}"}}))) == set()
+
+
+def test_paths_are_those_of_the_layout(project: Any) -> None:
+    paths = paths_of(load())
+    model, method = paths.models["m"], paths.methods["a"]
+    assert paths.shared("weights", model="m", method="a") == (
+        f"results/models/{model}/quantized/{method}/weights.safetensors"
+    )
+    assert paths.shared("tokens", model="m") == (
+        f"results/models/{model}/tokens/{paths.tokens}/tokens.parquet"
+    )
+    assert paths.shared("scores", model="m", method="full") == (
+        f"results/models/{model}/scores/{paths.tokens}/{paths.scores['full']}.parquet"
+    )
+    assert paths.result("claims.csv") == "results/local/claims.csv"
+    assert paths.result("errors.parquet", "m") == "results/local/m/errors.parquet"
+    assert pattern("model") == "results/models/{model}/model.json"
+
+
+def test_every_path_of_a_study_is_one_file_only(project: Any) -> None:
+    paths = paths_of(load())
+    made = [paths.shared(kind, model="m", method="a") for kind in SHARED]
+    assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("model", {}), ("model", {"model": "other"}), ("weights", {"model": "m", "method": "full"})],
+)
+def test_a_path_that_cannot_be_named_is_an_error(project: Any, kind: str, names: dict) -> None:
+    with pytest.raises(KeyError):
+        paths_of(load()).shared(kind, **names)
+
+
+def test_a_key_of_another_config_is_refused(project: Any) -> None:
+    paths = paths_of(load())
+    assert paths.plain_name(paths.methods["a"]) == "a"
+    with pytest.raises(InputError, match="a-00000000 is not part of study local"):
+        paths.plain_name("a-00000000")
+
+
+def test_large_files_are_read_again_only_when_they_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, cache = tmp_path / "large", tmp_path / "cache" / "fingerprints.json"
+    file.write_bytes(b"1" * 100)
+    first = Fingerprints(cache, large_file=100)
+    digest = first.of_file(file)
+    first.save()
+
+    monkeypatch.setattr("study.paths.sha256", lambda path: pytest.fail("read again"))
+    assert Fingerprints(cache, large_file=100).of_file(file) == digest
+    monkeypatch.undo()
+
+    os.utime(file, (1, 1))
+    assert Fingerprints(cache, large_file=100).of_file(file) == digest
+    file.write_bytes(b"2" * 101)
+    assert Fingerprints(cache, large_file=100).of_file(file) != digest
+
+
+def test_a_damaged_fingerprint_cache_is_made_again(tmp_path: Path) -> None:
+    file, cache = tmp_path / "large", tmp_path / "fingerprints.json"
+    file.write_bytes(b"1" * 100)
+    cache.write_text("{")
+    fingerprints = Fingerprints(cache, large_file=1)
+    digest = fingerprints.of_file(file)
+    fingerprints.save()
+    assert Fingerprints(cache, large_file=1).known[str(file.resolve())][3] == digest
