@@ -17,6 +17,8 @@ endif
 export PYTHONNOUSERSITE := 1
 PYTHON := .venv/bin/python
 RUN = $(PYTHON) scripts/study/launch.py --configfile $(STUDY)
+# What needs no study, and so no valid config, has a Snakefile of its own.
+RUN_OTHER = $(PYTHON) scripts/study/launch.py --snakefile
 # Makes folder $@ from envs/$(1).yaml, unless it was already made from a file of this content.
 environment = @cmp -s envs/$(1).yaml $@/environment.yaml && $@/bin/python -c "" || { \
 	echo "Making $@ from envs/$(1).yaml (1-2 minutes)"; rm -rf $@; \
@@ -41,10 +43,10 @@ test: environments .envs/test  ## run all tests
 	@.envs/test/bin/python -m pytest $(ARGS)
 
 bench: .venv .envs/bench  ## measure the scorer against a plain forward and lm-evaluation-harness
-	@$(RUN) $(ARGS) bench
+	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)
 
 demo-model: .venv  ## train the embedded model again (hours on a CPU; resumes)
-	@$(RUN) $(ARGS) demo_model
+	@$(RUN_OTHER) rules/demo_model.smk $(ARGS)
 
 lint: .venv .envs/test  ## check style: ruff, and Snakemake's own linter
 	@.envs/test/bin/ruff check && .envs/test/bin/ruff format --check && $(PYTHON) -m snakemake --lint

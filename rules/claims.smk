@@ -1,0 +1,45 @@
+"""The papers' claims, judged against what was measured."""
+
+CLAIMS = sorted(Path("claims").glob("*.yaml"))
+
+
+rule judge_claims:
+    input:
+        tables=expand(
+            f"{TABLES}/{{table}}", table=["errors.parquet", "sets.parquet"], model=STUDY.models
+        ),
+        residuals=[PATHS.shared("residuals", model=model) for model in STUDY.models],
+    output:
+        csv=f"{STUDY_FOLDER}/claims.csv",
+        markdown=f"{STUDY_FOLDER}/claims.md",
+    log:
+        f"{STUDY_FOLDER}/logs/judge_claims.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/judge_claims.tsv"
+    params:
+        code=code("judge_claims.py", "analysis"),
+        claims=list(map(str, CLAIMS)),
+        content=list(map(sha256, CLAIMS)),
+        models=as_json(
+            {
+                model: {
+                    "source": settings.source,
+                    "results": PATHS.result("", model),
+                    "residuals": PATHS.shared("residuals", model=model),
+                }
+                for model, settings in STUDY.models.items()
+            }
+        ),
+        documents=as_json(STUDY.documents.model_dump(include={"source", "length"})),
+        methods=METHODS,
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Judge the papers' claims"
+    shell:
+        "python scripts/judge_claims.py --claims {params.claims} --models {params.models:q} "
+        "--document-settings {params.documents:q} --methods {params.methods:q} "
+        "--settings {params.settings:q} {params.seed} --csv {output.csv} "
+        "--markdown {output.markdown} 2>&1 | tee {log}"

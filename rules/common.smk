@@ -67,6 +67,9 @@ def as_json(value):
     return json.dumps(value, separators=(",", ":"))
 
 
+METHODS = as_json({name: method.model_dump() for name, method in STUDY.methods.items()})
+
+
 def of_study(kind):
     """Input function: the shared file of this kind that belongs to a study's `{model}`."""
     return lambda wildcards: PATHS.shared(kind, model=wildcards.model)
@@ -75,12 +78,6 @@ def of_study(kind):
 def methods_with(quantizer):
     """Names of the study's methods that use this quantizer."""
     return [name for name, method in STUDY.methods.items() if method.quantizer == quantizer]
-
-
-def methods_json():
-    """The study's methods for an option: name, quantizer and bits."""
-    methods = STUDY.methods.items()
-    return as_json({name: {"quantizer": m.quantizer, "bits": m.bits} for name, m in methods})
 
 
 def document_columns():
@@ -106,4 +103,4 @@ def score_files(model):
 
 def final_outputs():
     """Everything that a finished study has."""
-    return [PATHS.result(file) for file in ("config.resolved.yaml", "claims.csv", "claims.md", "summary.md")]
+    return [PATHS.result(file) for file in ("config.resolved.yaml", "claims.csv", "claims.md")]

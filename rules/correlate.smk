@@ -13,7 +13,7 @@ rule correlate:
         f"{TABLES}/benchmarks/correlate.tsv"
     params:
         code=code("correlate.py", "analysis"),
-        methods=methods_json(),
+        methods=METHODS,
         settings=as_json(STUDY.bootstrap.model_dump()),
         seed=f"--seed {STUDY.seed}",
     conda:
