@@ -1,0 +1,322 @@
+"""The summary of a study in plain words: the answer first, then what it rests on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from lowbit.claim_report import counts_sentence
+from lowbit.correlation import ALL
+from lowbit.error_sets import FULL
+from lowbit.markdown import number, number_with_interval, plain, table
+from lowbit.statistics import BootstrapSettings, mean_draws, resample_counts, summarise
+from lowbit.tables import Method, by_document, document_ids, membership
+
+WORST_DOCUMENTS = 10
+EXCERPT_CHARACTERS = 90
+
+FIGURES = {
+    "error_distribution": "errors by method",
+    "overlap": "overlap of the worst documents",
+    "correlation": "correlation between methods",
+    "scatter": "errors of two methods",
+    "residual_correlation": "residual norms and errors by layer",
+    "residual_norms": "norms of D_large and D_ctrl",
+    "residual_reversal": "the reversal",
+}
+"""Files in a model's folder figures/, and what they show."""
+
+EMBEDDED = (
+    "The embedded model is a very small one, trained for this project so that the whole study runs "
+    "on a laptop. It is none of the paper's models: it can show whether an effect's direction is "
+    "there, and no more. The paper's figures bind only for the paper's own models."
+)
+OTHER = "The paper's figures bind only for the paper's own models, methods and text."
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model of the study and its tables."""
+
+    name: str
+    folder: str
+    record: dict[str, Any]
+    errors: pd.DataFrame
+    sets: pd.DataFrame
+    perplexity: pd.DataFrame
+    overlap: pd.DataFrame
+    by_bits: pd.DataFrame
+    residual_correlation: pd.DataFrame
+
+
+def summary_markdown(
+    study: str,
+    models: Sequence[ModelSummary],
+    methods: Sequence[Method],
+    documents: pd.DataFrame,
+    claims: pd.DataFrame,
+    settings: BootstrapSettings,
+    seed: int,
+) -> str:
+    """Write the summary.
+
+    Args:
+        documents: doc_id, text, source.
+        claims: the table of verdicts.
+    """
+    confidence = f"{100 * settings.confidence:g} %"
+    parts = [f"# Which inputs break: study “{study}”\n"]
+    parts += [_answers(model, methods, settings, seed) for model in models]
+    parts.append(
+        f"**The papers' claims.** {_sentence_case(counts_sentence(claims))} A direction counts as "
+        "reproduced only if its whole interval is on the side the paper states. All of them: "
+        "[claims.md](claims.md).\n"
+    )
+    embedded = any(model.record["source"] == "demo" for model in models)
+    parts.append(f"{EMBEDDED if embedded else OTHER}\n")
+    parts.append(
+        f"Numbers in brackets are {confidence} bootstrap intervals over documents "
+        f"({settings.resamples} resamples, seed {seed}). e(x) is the error of a document: its mean "
+        "negative log-likelihood per token under the quantized model less that under the full one. "
+        "D_large: the documents with the largest errors.\n"
+    )
+    for model in models:
+        parts.append(_model_section(model, methods, documents, settings, seed))
+    parts.append("## Claims\n\n" + _claims_table(claims))
+    return "\n".join(parts)
+
+
+def _answers(
+    model: ModelSummary, methods: Sequence[Method], settings: BootstrapSettings, seed: int
+) -> str:
+    """The three answers for one model."""
+    n = model.errors["doc_id"].nunique()
+    head = (
+        f"**{model.name}** ({_description(model.record)}), {n} documents, {len(methods)} methods:"
+    )
+    answers = [_agreement(model), _breaking(model, methods, settings, seed), _prediction(model)]
+    return head + "\n\n" + "\n".join(f"- {answer}" for answer in answers) + "\n"
+
+
+def _description(record: dict[str, Any]) -> str:
+    """'embedded model, 8.1 million parameters, 6 layers'."""
+    source = "embedded model" if record["source"] == "demo" else f"`{record['source']}`"
+    return (
+        f"{source}, {record['parameters'] / 1e6:,.1f} million parameters, {record['layers']} layers"
+    )
+
+
+def _agreement(model: ModelSummary) -> str:
+    """Do methods break the same documents?"""
+    question = "*Do methods break the same documents?*"
+    overall = model.by_bits[model.by_bits["bits_a"].astype(str) == ALL]
+    if overall.empty:
+        return f"{question} Not measured: the study has no two methods of different quantizers."
+    row = overall.iloc[0]
+    answer = _verdict(row["low"], row["high"], "Yes", "No, rather different ones", "Not shown")
+    widths = model.by_bits[model.by_bits["bits_a"].astype(str) != ALL]
+    ordered = widths.sort_values("mean_pearson", kind="stable")
+    ends = " to ".join(
+        f"{number(line.mean_pearson)} ({line.bits_a} with {line.bits_b} bits)"
+        for line in ordered.iloc[[0, -1]].itertuples()
+    )
+    jaccard, chance = model.overlap["jaccard"].mean(), model.overlap["chance"].mean()
+    return (
+        f"{question} {answer}: the errors of different quantizers correlate with a mean r of "
+        f"{number_with_interval(row['mean_pearson'], row['low'], row['high'])} over {row['pairs']} "
+        f"pairs, by bit widths {ends}. Two methods' D_large overlap with a Jaccard index of "
+        f"{jaccard:.2f} on average; random sets would have {chance:.2f}."
+    )
+
+
+def _breaking(
+    model: ModelSummary, methods: Sequence[Method], settings: BootstrapSettings, seed: int
+) -> str:
+    """Which inputs break?"""
+    doc_ids = document_ids(model.errors)
+    times = _times_in_large(model, methods, doc_ids)
+    half = -(-len(methods) // 2)
+    share = sum(
+        len(model.sets.query("method == @method.name and set == 'large'")) for method in methods
+    )
+    share = share / (len(methods) * len(doc_ids))
+    expected = len(doc_ids) * binom.sf(half - 1, len(methods), share)
+    nll = by_document(model.errors, "nll_full", [methods[0].name])
+    counts = resample_counts(len(doc_ids), settings, seed)
+    often = times >= half
+    text = (
+        f"*Which inputs break?* {often.sum()} of {len(doc_ids)} documents are in the D_large of at "
+        f"least {half} of the {len(methods)} methods ({number(expected)} would be if methods were "
+        "independent)."
+    )
+    if not often.any() or often.all():
+        return text
+    gap = mean_draws(nll, often, counts) - mean_draws(nll, ~often, counts)
+    value, low, high = (column[0] for column in summarise(gap, settings.confidence))
+    kind = _verdict(
+        low, high, "They are harder", "They are easier", "They are neither harder nor easier"
+    )
+    return (
+        f"{text} {kind} for the full model than the others: mean NLL differs by "
+        f"{number_with_interval(value, low, high)} nats per token. The worst are listed below."
+    )
+
+
+def _prediction(model: ModelSummary) -> str:
+    """Does the residual norm predict the error?"""
+    last = _last_layer(model).sort_values("pearson", kind="stable")
+    below, above = (last["high"] < 0).sum(), (last["low"] > 0).sum()
+    ends = " to ".join(
+        f"{number_with_interval(row.pearson, row.low, row.high)} ({row.method})"
+        for row in last.iloc[[0, -1]].itertuples()
+    )
+    return (
+        "*Does the full model's residual norm predict the error?* A smaller norm goes with a "
+        f"larger error for {below} of {len(last)} methods, with a smaller one for {above} (interval "
+        f"on one side of 0): r in the last layer is {ends}; every method is in the table below."
+    )
+
+
+def _last_layer(model: ModelSummary) -> pd.DataFrame:
+    """Correlations of norm(r) in the last layer."""
+    frame = model.residual_correlation
+    return frame[(frame["quantity"] == "r") & (frame["layer"] == frame["layer"].max())]
+
+
+def _verdict(low: float, high: float, above: str, below: str, neither: str) -> str:
+    """Choose words by where an interval lies relative to 0."""
+    if low > 0:
+        return above
+    return below if high < 0 else neither
+
+
+def _sentence_case(text: str) -> str:
+    """Take bold out of a fragment and begin it with a capital."""
+    text = text.replace("**", "")
+    return text[0].upper() + text[1:]
+
+
+def _times_in_large(
+    model: ModelSummary, methods: Sequence[Method], doc_ids: np.ndarray
+) -> np.ndarray:
+    """In how many methods' D_large each document is, int [documents]."""
+    return np.sum(
+        [membership(model.sets, method.name, "large", doc_ids) for method in methods], axis=0
+    )
+
+
+def _model_section(
+    model: ModelSummary,
+    methods: Sequence[Method],
+    documents: pd.DataFrame,
+    settings: BootstrapSettings,
+    seed: int,
+) -> str:
+    """Perplexities, worst documents and figures of one model."""
+    figures = "\n".join(
+        f"- [{text}]({model.folder}/figures/{name}.png)" for name, text in FIGURES.items()
+    )
+    return "\n".join(
+        [
+            f"## {model.name}: cost of quantization\n",
+            _perplexity_table(model, methods, settings, seed),
+            f"## {model.name}: the documents that break most often\n",
+            "Ordered by how many methods have the document in D_large, then by its mean error "
+            "rank. NLL: of the full model, nats per token. Errors: mean over the methods of a bit "
+            "width.\n",
+            _worst_table(model, methods, documents),
+            f"## {model.name}: figures\n",
+            figures + "\n",
+        ]
+    )
+
+
+def _perplexity_table(
+    model: ModelSummary, methods: Sequence[Method], settings: BootstrapSettings, seed: int
+) -> str:
+    """Perplexity, mean error, KL, flips, and r of residual norm and error, of every method."""
+    names = [method.name for method in methods]
+    errors = by_document(model.errors, "error", names)
+    counts = resample_counts(len(errors), settings, seed)
+    draws = mean_draws(errors, np.ones(len(errors), bool), counts)
+    intervals = dict(
+        zip(names, zip(*summarise(draws, settings.confidence), strict=True), strict=True)
+    )
+    bits = {method.name: str(method.bits) for method in methods}
+    norm = {
+        row.method: number_with_interval(row.pearson, row.low, row.high)
+        for row in _last_layer(model).itertuples()
+    }
+    rows = []
+    for row in model.perplexity.itertuples():
+        cells = ["-"] * 5
+        if row.method != FULL:
+            flips = f"{100 * row.top1_flip_rate:.1f} %"
+            error = number_with_interval(*intervals[row.method])
+            cells = [bits[row.method], error, number(row.mean_kl), flips, norm[row.method]]
+        rows.append([row.method, cells[0], f"{row.perplexity:.2f}", *cells[1:], str(row.n)])
+    header = ["method", "bits", "perplexity", "mean error [nats per token]", "mean KL [nats]"]
+    return table([*header, "changed top token", "r of last residual norm with error", "n"], rows)
+
+
+def _worst_table(model: ModelSummary, methods: Sequence[Method], documents: pd.DataFrame) -> str:
+    """The documents that are in most methods' D_large, with the beginning of their text."""
+    doc_ids = document_ids(model.errors)
+    times = _times_in_large(model, methods, doc_ids)
+    errors = by_document(model.errors, "error", [method.name for method in methods])
+    nll = by_document(model.errors, "nll_full", [methods[0].name])[:, 0]
+    rank = np.argsort(np.argsort(-errors, axis=0, kind="stable"), axis=0).mean(axis=1)
+    order = np.lexsort((rank, -times))[:WORST_DOCUMENTS]
+    texts = documents.set_index("doc_id")
+    widths = sorted({method.bits for method in methods})
+    rows = []
+    for index in order:
+        document = texts.loc[doc_ids[index]]
+        means = [
+            errors[index, [method.bits == bits for method in methods]].mean() for bits in widths
+        ]
+        rows.append(
+            [
+                plain(str(doc_ids[index])),
+                plain(str(document["source"])),
+                f"{times[index]} of {len(methods)}",
+                f"{nll[index]:.2f}",
+                *(number(mean) for mean in means),
+                plain(_excerpt(document["text"])),
+            ]
+        )
+    header = [
+        "document",
+        "source",
+        "in D_large",
+        "NLL",
+        *(f"error, {bits} bits" for bits in widths),
+    ]
+    return table([*header, "begins"], rows)
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(text[: 4 * EXCERPT_CHARACTERS].split())
+    return line if len(line) <= EXCERPT_CHARACTERS else line[:EXCERPT_CHARACTERS].rstrip() + " ..."
+
+
+def _claims_table(claims: pd.DataFrame) -> str:
+    """Directions only, one line each."""
+    directions = claims[claims["kind"] == "direction"]
+    rows = [
+        [
+            row.verdict,
+            f"`{row.claim}`",
+            "" if pd.isna(row.model) else row.model,
+            number_with_interval(row.measured, row.low, row.high),
+            row.expected,
+            "" if pd.isna(row.paper_value) else row.paper_value,
+            "" if pd.isna(row.n) else f"{row.n:.0f}",
+        ]
+        for row in directions.itertuples()
+    ]
+    return table(["verdict", "claim", "model", "measured", "expected", "in the paper", "n"], rows)

@@ -1,0 +1,75 @@
+"""Write a study's summary in plain words: the answer first, then what it rests on."""
+
+import argparse
+from pathlib import Path
+
+from lowbit.errors import run
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Define and read the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", required=True, help="name of the study")
+    parser.add_argument(
+        "--models",
+        required=True,
+        help='JSON: {model: {"results": directory of its tables, "record": its model.json}}',
+    )
+    parser.add_argument("--methods", required=True, help="the config's methods: as JSON")
+    parser.add_argument("--documents", type=Path, required=True, help="documents.parquet")
+    parser.add_argument("--claims", type=Path, required=True, help="claims.csv")
+    parser.add_argument("--settings", required=True, help="the config's bootstrap: as JSON")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the resamples")
+    parser.add_argument("--output", type=Path, required=True, help="output: summary (Markdown)")
+    return parser.parse_args()
+
+
+def read_model(name: str, folder: Path, record: Path):
+    """Read the tables of one model."""
+    import pandas as pd
+
+    from lowbit.files import read_json
+    from lowbit.summary import ModelSummary
+
+    return ModelSummary(
+        name=name,
+        folder=folder.name,
+        record=read_json(record),
+        errors=pd.read_parquet(folder / "errors.parquet"),
+        sets=pd.read_parquet(folder / "sets.parquet"),
+        perplexity=pd.read_csv(folder / "perplexity.csv"),
+        overlap=pd.read_csv(folder / "overlap.csv"),
+        by_bits=pd.read_csv(folder / "correlation_by_bits.csv"),
+        residual_correlation=pd.read_csv(folder / "residual_correlation.csv"),
+    )
+
+
+def main() -> None:
+    """Read all tables, write the summary."""
+    arguments = parse_arguments()
+    import pandas as pd
+
+    from lowbit.files import write_text
+    from lowbit.settings import parse_json, parse_settings
+    from lowbit.statistics import BootstrapSettings
+    from lowbit.summary import summary_markdown
+    from lowbit.tables import methods_from_config
+
+    models = parse_json(arguments.models, "--models")
+    text = summary_markdown(
+        arguments.study,
+        [
+            read_model(name, Path(entry["results"]), Path(entry["record"]))
+            for name, entry in models.items()
+        ],
+        methods_from_config(parse_json(arguments.methods, "--methods")),
+        pd.read_parquet(arguments.documents, columns=["doc_id", "text", "source"]),
+        pd.read_csv(arguments.claims),
+        parse_settings(BootstrapSettings, arguments.settings, "--settings"),
+        arguments.seed,
+    )
+    write_text(arguments.output, text)
+
+
+if __name__ == "__main__":
+    run(main)
