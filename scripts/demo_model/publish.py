@@ -30,8 +30,9 @@ def write_model(state: dict[str, Any], recipe: Recipe, directory: Path) -> None:
     """Save a checkpoint's weights in bfloat16 as a Hugging Face directory."""
     model = build_model(recipe)
     model.load_state_dict(state["model"])
-    model.config.use_cache = True
+    model.config.use_cache = model.generation_config.use_cache = True
     model.to(torch.bfloat16).save_pretrained(directory)
+    (directory / "model.safetensors").chmod(0o644)  # saved readable by its owner only
     # transformers 4, in the environments of archived quantizers, knows the older keys only.
     path = directory / "config.json"
     config = json.loads(path.read_text())
@@ -81,7 +82,7 @@ def card_values(
         "loss": losses,
         "perplexity": round(math.exp(losses["documents"]), 4),
         "uniform_loss": round(math.log(recipe.vocabulary_size), 5),
-        "last_fall": round(heldout[-2] - heldout[-1], 5) if len(heldout) > 1 else math.nan,
+        "last_fall": round(heldout[-2] - heldout[-1], 5) if len(heldout) > 1 else None,
         "last_fall_steps": recipe.save_every,
         "kept_steps": recipe.kept_steps,
         "recipe": asdict(recipe),
