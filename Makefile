@@ -34,7 +34,7 @@ study: .venv  ## run a study: make study STUDY=config/<file>.yaml
 	@$(RUN) $(ARGS)
 
 plan: .venv  ## say what a study would run, and why, without running it
-	@$(PYTHON) -m snakemake --configfile $(STUDY) --dry-run $(ARGS)
+	@$(PYTHON) -m snakemake --configfile $(STUDY) --dry-run --quiet host $(ARGS)
 
 report: .venv  ## put a finished study's figures and tables into one file, report.html
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)

@@ -31,6 +31,8 @@ STUDY_FOLDER = f"results/{STUDY.study}"
 TABLES = f"{STUDY_FOLDER}/{{model}}"
 """Folder of this study's results for one model; here `{model}` is the plain name."""
 THREADS = STUDY.engine.threads
+FIGURES = []
+"""Names of all figures, in the order of the rules that draw them."""
 
 
 wildcard_constraints:
@@ -101,6 +103,20 @@ def score_files(model):
     ]
 
 
+def figure(name, category):
+    """Output of a plotting rule: the PNG, shown in the report with its caption, and the SVG."""
+    png, svg = (f"{TABLES}/figures/{name}.{ending}" for ending in ("png", "svg"))
+    FIGURES.append(name)
+    caption, labels = f"../report/{name}.rst", {"model": "{model}", "result": name}
+    return [report(png, caption=caption, category=category, labels=labels), svg]
+
+
 def final_outputs():
     """Everything that a finished study has."""
-    return [PATHS.result(file) for file in ("config.resolved.yaml", "claims.csv", "claims.md")]
+    files = ["config.resolved.yaml", "claims.csv", "claims.md", "summary.md"]
+    figures = [f"figures/{name}.{ending}" for name in FIGURES for ending in ("png", "svg")]
+    return [PATHS.result(file) for file in files] + [
+        PATHS.result(file, model)
+        for model in STUDY.models
+        for file in ("correlation.csv", *figures)
+    ]

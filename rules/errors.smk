@@ -7,7 +7,12 @@ rule compute_errors:
         tokens=of_study("tokens"),
     output:
         errors=f"{TABLES}/errors.parquet",
-        perplexity=f"{TABLES}/perplexity.csv",
+        perplexity=report(
+            f"{TABLES}/perplexity.csv",
+            caption="../report/perplexity.rst",
+            category="Errors",
+            labels={"model": "{model}", "result": "perplexity (table)"},
+        ),
         sets=f"{TABLES}/sets.parquet",
         overlap=f"{TABLES}/overlap.csv",
     log:
@@ -27,3 +32,28 @@ rule compute_errors:
         "--settings {params.settings:q} {params.seed} --errors {output.errors} "
         "--perplexity {output.perplexity} --sets {output.sets} --overlap {output.overlap} "
         "2>&1 | tee {log}"
+
+
+rule plot_errors:
+    input:
+        errors=f"{TABLES}/errors.parquet",
+        sets=f"{TABLES}/sets.parquet",
+        overlap=f"{TABLES}/overlap.csv",
+    output:
+        errors=figure("errors", "Errors"),
+        overlap=figure("overlap", "Errors"),
+    log:
+        f"{TABLES}/logs/plot_errors.log",
+    benchmark:
+        f"{TABLES}/benchmarks/plot_errors.tsv"
+    params:
+        code=code("plot_errors.py", "analysis"),
+        methods=METHODS,
+    conda:
+        environment("analysis")
+    message:
+        "Draw the errors of {wildcards.model}"
+    shell:
+        "python scripts/plot_errors.py --errors {input.errors} --sets {input.sets} "
+        "--overlap {input.overlap} --methods {params.methods:q} "
+        "--distribution-figure {output.errors} --overlap-figure {output.overlap} 2>&1 | tee {log}"

@@ -1,4 +1,54 @@
-"""What a reader gets: figures, the summary, and the config that led to them."""
+"""What a reader begins with: the summary, and the config that led to it."""
+
+SUMMARY_TABLES = [
+    "errors.parquet",
+    "sets.parquet",
+    "perplexity.csv",
+    "overlap.csv",
+    "correlation_by_bits.csv",
+    "residual_correlation.csv",
+]
+
+
+rule write_summary:
+    input:
+        claims=f"{STUDY_FOLDER}/claims.csv",
+        documents=PATHS.shared("documents"),
+        records=[PATHS.shared("model", model=model) for model in STUDY.models],
+        tables=expand(f"{TABLES}/{{table}}", table=SUMMARY_TABLES, model=STUDY.models),
+    output:
+        report(
+            f"{STUDY_FOLDER}/summary.md",
+            caption="../report/summary.rst",
+            category="Summary",
+        ),
+    log:
+        f"{STUDY_FOLDER}/logs/write_summary.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/write_summary.tsv"
+    params:
+        code=code("write_summary.py", "analysis"),
+        study=f"--study {STUDY.study}",
+        models=as_json(
+            {
+                model: {
+                    "results": PATHS.result("", model),
+                    "record": PATHS.shared("model", model=model),
+                }
+                for model in STUDY.models
+            }
+        ),
+        methods=METHODS,
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Write the summary"
+    shell:
+        "python scripts/write_summary.py {params.study} --models {params.models:q} "
+        "--methods {params.methods:q} --documents {input.documents} --claims {input.claims} "
+        "--settings {params.settings:q} {params.seed} --output {output} 2>&1 | tee {log}"
 
 
 rule write_config:
@@ -6,6 +56,8 @@ rule write_config:
         f"{STUDY_FOLDER}/config.resolved.yaml",
     log:
         f"{STUDY_FOLDER}/logs/write_config.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/write_config.tsv"
     params:
         text=STUDY.resolved(),
     conda:

@@ -52,3 +52,28 @@ rule analyze_residuals:
         "python scripts/analyze_residuals.py --residuals {input.residuals} --errors {input.errors} "
         "--sets {input.sets} --settings {params.settings:q} {params.seed} "
         "--correlation {output.correlation} --by-set {output.by_set} 2>&1 | tee {log}"
+
+
+rule plot_residuals:
+    input:
+        correlation=f"{TABLES}/residual_correlation.csv",
+        by_set=f"{TABLES}/residual_sets.csv",
+    output:
+        layers=figure("residual_correlation", "Residual magnitudes"),
+        norms=figure("residual_norms", "Residual magnitudes"),
+        reversal=figure("reversal", "Residual magnitudes"),
+    log:
+        f"{TABLES}/logs/plot_residuals.log",
+    benchmark:
+        f"{TABLES}/benchmarks/plot_residuals.tsv"
+    params:
+        code=code("plot_residuals.py", "analysis"),
+        methods=METHODS,
+    conda:
+        environment("analysis")
+    message:
+        "Draw the residual magnitudes of {wildcards.model}"
+    shell:
+        "python scripts/plot_residuals.py --correlation {input.correlation} --by-set {input.by_set} "
+        "--methods {params.methods:q} --layers-figure {output.layers} "
+        "--norms-figure {output.norms} --reversal-figure {output.reversal} 2>&1 | tee {log}"
