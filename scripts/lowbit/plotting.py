@@ -58,6 +58,8 @@ def start() -> None:
 def save(figure: "Figure", paths: Sequence[str | Path]) -> None:
     """Write a figure to every path (PNG at 150 dpi, SVG); the same figure gives the same bytes."""
     metadata = {".svg": {"Date": None}, ".png": {"Software": None}}
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not again for every file
     for path in map(Path, paths):
         with atomic(path) as partial:
             figure.savefig(

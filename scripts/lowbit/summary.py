@@ -175,8 +175,9 @@ def _prediction(model: ModelSummary) -> str:
     )
     return (
         "*Does the full model's residual norm predict the error?* A smaller norm goes with a "
-        f"larger error for {below} of {len(last)} methods, with a smaller one for {above} (interval "
-        f"on one side of 0): r in the last layer is {ends}; every method is in the table below."
+        f"larger error for {below} of {len(last)} methods, with a smaller one for {above} "
+        f"(interval on one side of 0): r in the last layer is {ends}; every method is "
+        "in the table below."
     )
 
 
