@@ -19,11 +19,11 @@ def main() -> None:
     arguments = parse_arguments()
     import torch
 
-    from lowbit.loading import directory_of
-    from lowbit.probe import load_full_precision, make_probe
+    from lowbit.checkpoint import directory_of, load_model
+    from lowbit.probe import make_probe
 
     torch.set_num_threads(arguments.threads)
-    model = load_full_precision(directory_of(arguments.model))
+    model = load_model(directory_of(arguments.model), torch.float32)
     write_json(arguments.output, make_probe(model, read_json(arguments.model)["context_length"]))
 
 

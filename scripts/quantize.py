@@ -34,12 +34,12 @@ def main() -> None:
     import torch
 
     from lowbit import quantize_model, quantized
-    from lowbit.loading import directory_of
-    from lowbit.probe import check_probe, load_full_precision
+    from lowbit.checkpoint import directory_of, load_model
+    from lowbit.probe import check_probe
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    model = load_full_precision(directory_of(arguments.model))
+    model = load_model(directory_of(arguments.model), torch.float32)
     probe = read_json(arguments.probe)
     check_probe(model, probe)
     found = quantize_model.find_block_weights(model)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 import probe_model
 import quantize
 from lowbit import probe, quantize_model, quantizers
+from lowbit.checkpoint import load_model
 from lowbit.errors import InputError
 from lowbit.files import read_json, write_json
 from lowbit.quantized import QuantizedWeights, relative_error
@@ -210,7 +211,7 @@ def test_a_misread_rope_base_changes_the_probe(case: Case) -> None:
 
 
 def test_a_nan_probe_stops(case: Case) -> None:
-    model = probe.load_full_precision(case.folder / "files")
+    model = load_model(case.folder / "files", torch.float32)
     written = read_json(case.folder / "probe.json")
     written["nll"][0] = float("nan")
     with pytest.raises(InputError, match="nan in the core environment"):

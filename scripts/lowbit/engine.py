@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowbit import gates
+from lowbit.checkpoint import directory_of
 from lowbit.decoder import Decoder
-from lowbit.loading import directory_of, load_decoder, pick_device
+from lowbit.loading import load_decoder, pick_device
 from lowbit.streams import quantized_stream
 from lowbit.walk import FULL, Stream
 

@@ -1,6 +1,5 @@
 """A model's weights: all at once (`resident`), or a block's when the walk reaches it (`stream`)."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from lowbit.checkpoint import load_model
 from lowbit.decoder import Decoder
 from lowbit.errors import InputError
 from lowbit.walk import BlockParameters, own_parameters
@@ -35,15 +35,8 @@ def load_decoder(
     directory: Path, mode: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[Decoder, BlockParameters]:
     """Load a Hugging Face directory; return the decoder and its full-precision block parameters."""
-    from transformers import AutoModelForCausalLM, logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     if mode == "resident":
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
-        return Decoder(model.to(device)), own_parameters
+        return Decoder(load_model(directory, dtype).to(device)), own_parameters
     return _load_without_blocks(directory, dtype, device)
 
 
@@ -126,20 +119,3 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register
-
-
-def directory_of(model_record: Path) -> Path:
-    """Return the model's directory: `files` beside its `model.json`.
-
-    Raises:
-        InputError: a file is gone or has another size than when it was recorded.
-    """
-    directory = model_record.parent / "files"
-    for name, file in json.loads(model_record.read_text())["files"].items():
-        path = directory / name
-        if not path.exists() or path.stat().st_size != file["bytes"]:
-            raise InputError(
-                f"{path} is missing or has changed since {model_record} recorded it. "
-                f"Restore it, or delete {model_record} and run again."
-            )
-    return directory

@@ -6,7 +6,6 @@ probe's tokens first, and stops unless the core environment's NLL comes out.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,34 +18,6 @@ LENGTH = 128
 """Tokens per row, where the model's context allows."""
 TOLERANCE = 1e-4
 """Nats per token, mean of a row: far above float32 noise, far below a misread config."""
-
-
-def load_full_precision(directory: str | Path) -> nn.Module:
-    """Load a Hugging Face directory in float32 on the CPU, with transformers 4 or 5.
-
-    Raises:
-        InputError: weights are missing that transformers would have filled with random numbers.
-    """
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    dtype = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
-    model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
-        directory,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        output_loading_info=True,
-        **{dtype: torch.float32},
-    )
-    missing = sorted(loaded["missing_keys"])
-    if missing:
-        raise InputError(
-            f"{directory} lacks {len(missing)} weights of a {type(model).__name__}, "
-            f"such as {missing[0]}; copy or download the model again"
-        )
-    return model.eval()
 
 
 def draw_tokens(vocabulary: int, context: int | None, seed: int = 0) -> Tensor:
