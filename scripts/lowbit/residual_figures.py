@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUANTITY_NAMES = {
-    "r": "residual after attention, norm(r)",
-    "z": "residual after the MLP, norm(z)",
-    "h": "MLP input after its norm, norm(h)",
+    "r": "norm(r), after attention",
+    "z": "norm(z), after the MLP",
+    "h": "norm(h), input of the MLP",
 }
 SHOWN_METHODS = 4
 """Columns of the figure of norms at most."""
@@ -56,7 +56,7 @@ def reversal(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         by_set: rows of residual_sets.csv.
     """
     ratios = by_set[by_set["set"] == RATIO]
-    figure = _grid(ratios, methods, "mean", ("r", "h"), "norm in D_large / norm in D_ctrl", 1)
+    figure = _grid(ratios, methods, "mean", ("r", "h"), "D_large / D_ctrl", 1)
     plotting.title(
         figure,
         _reversal_headline(ratios),
@@ -105,7 +105,7 @@ def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         plotting.set_logarithmic(panels[0, column])
         panels[1, column].set_xlabel("layer")
     for row, quantity in enumerate(quantities):
-        panels[row, 0].set_ylabel(QUANTITY_NAMES[quantity].replace(", ", ",\n"))
+        panels[row, 0].set_ylabel(QUANTITY_NAMES[quantity])
     panels[0, 0].legend(loc="best", frameon=True)
     plotting.title(
         figure,
