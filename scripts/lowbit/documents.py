@@ -81,8 +81,11 @@ def read_documents(path: Path, text_column: str, id_column: str | None = None) -
     for file in tqdm(document_files(path), desc="read documents", unit="file"):
         name = file.relative_to(folder).as_posix()
         columns = {"text": text_column, "id": id_column}
-        for number, record in enumerate(READERS[file.suffix](file, columns)):
-            rows.append(_document(record, f"{name}#{number}", name, text_column, id_column))
+        try:
+            for number, record in enumerate(READERS[file.suffix](file, columns)):
+                rows.append(_document(record, f"{name}#{number}", name, text_column, id_column))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file} is not UTF-8 text ({error}); convert it to UTF-8") from None
     filled = [row for row in rows if row["text"].strip() or TOKENS in row]
     if not filled:
         raise InputError(

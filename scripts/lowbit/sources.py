@@ -41,9 +41,7 @@ def find_source(text: str, kinds: Mapping[str, Source]) -> tuple[Source, str]:
 def embedded(argument: str, demo: Path) -> Path:
     """The place of the embedded demo."""
     if not demo.exists():
-        raise InputError(
-            f"the embedded demo is not at {demo}; run `make demo-model` or git checkout"
-        )
+        raise InputError(f"the embedded demo is not at {demo}; restore it with git checkout {demo}")
     return demo
 
 

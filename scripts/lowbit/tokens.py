@@ -168,7 +168,8 @@ def read_tokens(path: str | Path) -> tuple[list[str], np.ndarray]:
     Returns:
         Document ids and token ids, int32 `[documents, length]`.
     """
-    table = pq.read_table(path)
+    with pq.ParquetFile(path) as file:
+        table = file.read()
     column = table["token_ids"].combine_chunks()
     tokens = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
     return table["doc_id"].to_pylist(), tokens
