@@ -18,17 +18,8 @@ from tokenizers import processors
 from lowbit.errors import InputError
 from lowbit.files import read_json, write_json
 from lowbit.models import resolve
-from lowbit.tokens import (
-    TokenRows,
-    check_vocabulary,
-    choose_rows,
-    encode,
-    find_start_token,
-    load_tokenizer,
-    read_tokens,
-    tokenizer_sha256,
-    write_tokens,
-)
+from lowbit.tokenizer import encode, find_start_token, load_tokenizer, tokenizer_sha256
+from lowbit.tokens import TokenRows, check_vocabulary, choose_rows, read_tokens, write_tokens
 
 
 @pytest.fixture(scope="module", params=list(START_TOKENS))

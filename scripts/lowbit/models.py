@@ -15,6 +15,7 @@ from lowbit.errors import InputError
 from lowbit.files import read_json, sha256
 from lowbit.roles import find_architecture
 from lowbit.sources import Source, embedded, find_source, on_disk
+from lowbit.tokenizer import VOCABULARY_FILES, find_start_token, load_tokenizer
 
 if TYPE_CHECKING:
     pass
@@ -36,13 +37,6 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
-VOCABULARY_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
     "vocab.json",
     "vocab.txt",
 )
@@ -195,8 +189,6 @@ def resolve(source: str, directory: Path) -> dict[str, Any]:
     raw = read_config(directory)
     architecture = read_architecture(directory)
     parameters = check_weights([directory / name for name in weight_files(directory)])
-
-    from lowbit.tokens import find_start_token, load_tokenizer
 
     config = _parsed_config(directory)
     start_token = find_start_token(load_tokenizer(directory))

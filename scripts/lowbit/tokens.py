@@ -1,13 +1,8 @@
-"""Token rows: made once per model and documents, read by every later stage.
+"""Token rows: made once per model and documents, read by every later stage."""
 
-Reading needs numpy and pyarrow only; what runs a tokenizer imports transformers inside its
-function.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +10,6 @@ import pyarrow.parquet as pq
 
 from lowbit.errors import InputError
 from lowbit.files import atomic
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-CHUNK = 64
-"""Documents tokenized between two steps of the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -34,61 +23,6 @@ class TokenRows:
     """Documents of the whole table that have fewer than `length` tokens."""
     eligible: int
     """Documents long enough, from which n were drawn."""
-
-
-def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a model directory, as transformers does for every user of that model.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # the library raises many kinds for a broken file
-        raise InputError(
-            f"the tokenizer in {directory} cannot be loaded ({error}); copy the model's "
-            "tokenizer.json and tokenizer_config.json there"
-        ) from error
-
-
-def find_start_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
-    """The token that the tokenizer puts before a text, or None (Qwen, BLOOM, GPT-NeoX put none).
-
-    Asked of the tokenizer itself: a `bos_token_id` in a config does not say that it is used.
-
-    Raises:
-        InputError: it puts more than one token there.
-    """
-    text = "a"
-    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
-    full = tokenizer(text)["input_ids"]
-    places = [at for at in range(len(full)) if full[at : at + len(bare)] == bare]
-    prefix = full[: places[0]] if places else full
-    if len(prefix) > 1:
-        raise InputError(
-            f"the tokenizer puts {len(prefix)} tokens {prefix} before a text; only one start token "
-            "is supported. Change post_processor in its tokenizer.json"
-        )
-    return prefix[0] if prefix else None
-
-
-def encode(
-    texts: Sequence[str],
-    tokenizer: "PreTrainedTokenizerBase",
-    start_token: int | None,
-    progress: Callable[[int], object] = lambda documents: None,
-) -> Iterator[list[int]]:
-    """Yield each text's token ids, the start token first; no other special token is added."""
-    prefix = [] if start_token is None else [start_token]
-    for at in range(0, len(texts), CHUNK):
-        chunk = list(texts[at : at + CHUNK])
-        encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
-        yield from (prefix + ids for ids in encoded)
-        progress(len(chunk))
 
 
 def choose_rows(
@@ -135,17 +69,6 @@ def check_vocabulary(token_ids: np.ndarray, vocabulary: int) -> None:
             f"the documents have token ids from {low} to {high}, but the model's vocabulary has "
             f"{vocabulary} entries: the tokenizer (or the token_ids given) belongs to another model"
         )
-
-
-def tokenizer_sha256(files: Mapping[str, Mapping[str, object]]) -> str:
-    """The hash that identifies a model's tokenizer: that of its vocabulary file.
-
-    Args:
-        files: the `files` of model.json.
-    """
-    from lowbit.models import VOCABULARY_FILES
-
-    return next(str(files[name]["sha256"]) for name in VOCABULARY_FILES if name in files)
 
 
 def write_tokens(path: Path, rows: TokenRows) -> None:
