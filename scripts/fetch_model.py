@@ -25,7 +25,9 @@ def parse_arguments() -> argparse.Namespace:
 def link_directory(link: Path, directory: Path) -> None:
     """Point `link` at the directory: relative where it was given so, or the project cannot move."""
     link.parent.mkdir(parents=True, exist_ok=True)
-    target = directory if directory.is_absolute() else os.path.relpath(directory, link.parent)
+    target = directory
+    if not directory.is_absolute():  # real paths: results/ may itself be a link to another disk
+        target = Path(os.path.relpath(directory.resolve(), link.parent.resolve()))
     partial = link.with_name(f"{link.name}.partial")
     partial.unlink(missing_ok=True)
     partial.symlink_to(target, target_is_directory=True)

@@ -207,6 +207,15 @@ def test_the_script_records_and_links_so_that_the_project_can_move(
     assert sorted(os.listdir(link)) == sorted(os.listdir(moved / "llama"))
 
 
+def test_the_link_holds_where_results_is_a_link_itself(
+    llama_directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other" / "disk").mkdir(parents=True)
+    (tmp_path / "results").symlink_to("other/disk")
+    assert fetch("path:llama", Path("results/m/model.json"), tmp_path) == ""
+    assert (tmp_path / "results/m/files/config.json").is_file()
+
+
 def test_the_script_tells_an_error_in_one_line_and_leaves_no_record(
     llama_directory: Path, tmp_path: Path
 ) -> None:
