@@ -170,7 +170,8 @@ def test_parallel_residual_has_no_r() -> None:
 def save(model: nn.Module, directory: Path) -> Path:
     """Save a model with the record that `fetch_model.py` would write; return the record's path."""
     files = directory / "files"
-    model.save_pretrained(files)
+    model.save_pretrained(files, max_shard_size="100KB")
+    (files / "consolidated.safetensors").write_bytes(b"not read")
     recorded = {
         p.name: {"sha256": sha256(p), "bytes": p.stat().st_size} for p in sorted(files.iterdir())
     }
@@ -208,9 +209,9 @@ def test_stream_mode_refuses_what_it_would_misread(tmp_path: Path) -> None:
 
 def test_a_changed_model_file_is_noticed(tmp_path: Path) -> None:
     record = save(build("llama"), tmp_path)
-    weights = tmp_path / "files" / "model.safetensors"
+    weights = min((tmp_path / "files").glob("model-00001-of-*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"model\.safetensors is missing or has changed"):
+    with pytest.raises(InputError, match=r"\.safetensors is missing or has changed"):
         Engine.open(record, {"threads": 1, "device": "cpu", "dtype": "float32", "mode": "stream"})
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lowbit.checkpoint import load_model
 from lowbit.decoder import Decoder
 from lowbit.errors import InputError
+from lowbit.files import read_json
 from lowbit.walk import BlockParameters, own_parameters
 
 
@@ -85,7 +86,7 @@ def _checkpoint_reader(
     renamings = [rule for rule in transforms if not isinstance(rule, WeightConverter)]
     state, prefix = model.state_dict(), model.base_model_prefix
     places = {}
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in _weight_files(directory):
         file = safe_open(path, framework="pt", device=str(device))
         for key in file.keys():  # noqa: SIM118 - not a dict
             name, converter = rename_source_key(key, renamings, converters, prefix, state)
@@ -102,6 +103,14 @@ def _checkpoint_reader(
         return file.get_tensor(key).to(dtype)
 
     return read
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The files that `from_pretrained` would read; a directory may hold others beside them."""
+    index = directory / "model.safetensors.index.json"
+    if not index.exists():
+        return [directory / "model.safetensors"]
+    return [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
 
 
 @contextmanager
