@@ -61,7 +61,7 @@ def typical_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
 
     Of an even number the lower of the two middle pairs. Pairs of one quantizer are left out.
     """
-    different = pairs[~pairs["same_quantizer"]]
+    different = pairs[~pairs["same_quantizer"].astype(bool)]
     bits = np.sort(different[["bits_a", "bits_b"]].to_numpy(), axis=1)
     keyed = different.assign(low_bits=bits[:, 0], high_bits=bits[:, 1])
     chosen = [

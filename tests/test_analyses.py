@@ -1,0 +1,217 @@
+"""The analysis scripts as a user runs them, from scores to the summary."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from run_script import run_script
+from synthetic_study import LAYERS, METHODS, SyntheticStudy, write_study
+
+BOOTSTRAP = '{"resamples": 200, "confidence": 0.95}'
+ERRORS = (
+    '{"large_fraction": 0.1, "control_fraction": 0.5, "duplicate_ngram": 5, '
+    '"duplicate_jaccard": 0.1}'
+)
+
+
+def run(script: str, *options: object) -> str:
+    """Run a script here; return its error message, "" where it succeeded."""
+    return run_script(script, Path.cwd(), *options)
+
+
+def analyse(study: SyntheticStudy, methods: dict = METHODS, resamples: str = BOOTSTRAP) -> None:
+    """Run every analysis script on a study."""
+    results, method_json = study.results, json.dumps(methods)
+    table = results.joinpath
+    bootstrap = ("--settings", resamples, "--seed", 0)
+    calls = [
+        ("compute_errors.py", "--scores", study.scores, "--tokens", study.tokens,
+         "--settings", ERRORS, "--seed", 0, "--errors", table("errors.parquet"),
+         "--perplexity", table("perplexity.csv"), "--sets", table("sets.parquet"),
+         "--overlap", table("overlap.csv")),
+        ("correlate.py", "--errors", table("errors.parquet"), "--methods", method_json, *bootstrap,
+         "--pairs", table("correlation.csv"), "--by-bits", table("correlation_by_bits.csv")),
+        ("analyze_residuals.py", "--residuals", study.residuals, "--errors",
+         table("errors.parquet"), "--sets", table("sets.parquet"), *bootstrap,
+         "--correlation", table("residual_correlation.csv"),
+         "--by-set", table("residual_sets.csv")),
+        ("judge_claims.py", "--claims", "claims/inputs.yaml", "--models",
+         json.dumps({"demo": {"source": "demo", "results": str(results),
+                              "residuals": str(study.residuals)}}),
+         "--document-settings", '{"source": "demo", "length": 512}', "--methods", method_json,
+         *bootstrap, "--csv", results.parent / "claims.csv",
+         "--markdown", results.parent / "claims.md"),
+        ("write_summary.py", "--study", "demo", "--models",
+         json.dumps({"demo": {"results": str(results), "record": str(study.model)}}),
+         "--methods", method_json, "--documents", study.documents,
+         "--claims", results.parent / "claims.csv", *bootstrap,
+         "--output", results.parent / "summary.md"),
+    ]  # fmt: skip
+    for call in calls:
+        message = run(*call)
+        assert message == "", f"{call[0]}: {message}"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> SyntheticStudy:
+    """A synthetic study, analysed."""
+    written = write_study(tmp_path_factory.mktemp("study"))
+    analyse(written)
+    return written
+
+
+def test_pairs_equal_scipy(study):
+    errors = pd.read_parquet(study.results / "errors.parquet")
+    wide = errors.pivot(index="doc_id", columns="method", values="error")
+    pairs = pd.read_csv(study.results / "correlation.csv")
+    assert len(pairs) == 9 * 8 / 2
+    assert pairs["same_quantizer"].sum() == 9
+    for row in pairs.sample(8, random_state=0).itertuples():
+        a, b = wide[row.method_a], wide[row.method_b]
+        assert row.pearson == pytest.approx(scipy.stats.pearsonr(a, b).statistic, abs=1e-8)
+        assert row.spearman == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-8)
+        assert row.pearson_low < row.pearson < row.pearson_high
+        assert row.spearman_low < row.spearman < row.spearman_high
+
+
+def test_means_by_bits_leave_out_pairs_of_one_quantizer(study):
+    pairs = pd.read_csv(study.results / "correlation.csv")
+    by_bits = pd.read_csv(study.results / "correlation_by_bits.csv", dtype={"bits_a": str})
+    assert list(by_bits["bits_a"]) == ["all", "2", "2", "2", "3", "3", "4"]
+    assert list(by_bits["pairs"]) == [27, 3, 6, 6, 3, 6, 3]
+    different = pairs[~pairs["same_quantizer"]]
+    assert by_bits["mean_pearson"][0] == pytest.approx(different["pearson"].mean())
+    low_bits = different[(different["bits_a"] == 2) & (different["bits_b"] == 2)]
+    assert by_bits["mean_pearson"][1] == pytest.approx(low_bits["pearson"].mean())
+    assert (by_bits["low"] < by_bits["mean_pearson"]).all()
+    assert (by_bits["mean_pearson"] < by_bits["high"]).all()
+
+
+def test_residual_correlations_equal_scipy_and_deepen(study):
+    errors = pd.read_parquet(study.results / "errors.parquet").set_index("doc_id")
+    norms = pd.read_parquet(study.residuals)
+    table = pd.read_csv(study.results / "residual_correlation.csv")
+    assert len(table) == 9 * 3 * LAYERS
+    for row in table.sample(8, random_state=0).itertuples():
+        layer = norms[norms["layer"] == row.layer].set_index("doc_id")[row.quantity]
+        error = errors.loc[errors["method"] == row.method, "error"]
+        expected = scipy.stats.pearsonr(layer.loc[error.index], error).statistic
+        assert row.pearson == pytest.approx(expected, abs=1e-8)
+        expected = scipy.stats.spearmanr(layer.loc[error.index], error).statistic
+        assert row.spearman == pytest.approx(expected, abs=1e-8)
+        assert row.low < row.pearson < row.high
+    rtn2 = table[(table["method"] == "rtn2") & (table["quantity"] == "r")].set_index("layer")
+    assert rtn2["pearson"][LAYERS] < rtn2["pearson"][1] < 0
+
+
+def test_norms_by_set_are_means_over_the_sets(study):
+    sets = pd.read_parquet(study.results / "sets.parquet")
+    norms = pd.read_parquet(study.residuals)
+    table = pd.read_csv(study.results / "residual_sets.csv")
+    mine = table[(table["method"] == "nf2") & (table["quantity"] == "h") & (table["layer"] == 6)]
+    mine = mine.set_index("set")
+    layer = norms[norms["layer"] == 6].set_index("doc_id")["h"]
+    means = {}
+    for name in ("large", "control"):
+        chosen = sets.loc[(sets["method"] == "nf2") & (sets["set"] == name), "doc_id"]
+        means[name] = layer.loc[chosen].mean()
+        assert mine["mean"][name] == pytest.approx(means[name])
+        assert mine["n"][name] == len(chosen)
+    assert mine["mean"]["difference"] == pytest.approx(means["large"] - means["control"])
+    assert mine["mean"]["ratio"] == pytest.approx(means["large"] / means["control"])
+    assert 1 < mine["low"]["ratio"] < mine["mean"]["ratio"] < mine["high"]["ratio"]
+
+
+def test_summary_begins_with_the_answer(study):
+    text = (study.results.parent / "summary.md").read_text()
+    answer = text[: text.index("## ")]
+    assert "Do methods break the same documents?* Yes" in answer
+    assert "They are easier for the full model" in answer
+    assert "A smaller norm goes with a larger error for 9 of 9 methods" in answer
+    assert "Directions: " in answer
+    assert "It is none of the paper's models" in answer
+    by_bits = pd.read_csv(study.results / "correlation_by_bits.csv")
+    assert f"mean r of {by_bits['mean_pearson'][0]:.2f} [" in answer
+    assert "| full | - |" in text
+    assert "(demo/figures/correlation.png)" in text
+    rows = [line for line in text.splitlines() if line.startswith("| doc")]
+    assert len(rows) == 11  # header and ten documents
+    assert all(line.replace("\\|", "").count("|") == 9 for line in rows)
+
+
+def test_same_input_gives_the_same_bytes(study, tmp_path):
+    again = write_study(tmp_path / "again")
+    analyse(again)
+    for path in sorted(study.results.parent.rglob("*.*")):
+        if path.is_file():
+            other = again.results.parent / path.relative_to(study.results.parent)
+            assert other.read_bytes() == path.read_bytes(), path.name
+
+
+def test_one_quantizer_leaves_empty_means_and_an_honest_summary(tmp_path):
+    methods = {name: METHODS[name] for name in ("rtn2", "rtn3")}
+    study = write_study(tmp_path, n=60, methods=methods)
+    analyse(study, methods)
+    assert pd.read_csv(study.results / "correlation_by_bits.csv").empty
+    claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
+    verdict = claims.loc["every_pair_correlates", "verdict"]
+    assert verdict == "not run (no two methods from different quantizers in this study)"
+    text = (study.results.parent / "summary.md").read_text()
+    assert "Not measured: the study has no two methods of different quantizers" in text
+
+
+def test_tiny_studies_run(tmp_path):
+    """The smallest study that can be: one document in D_large, three methods."""
+    methods = {name: METHODS[name] for name in ("rtn2", "nf2", "hqq3")}
+    study = write_study(tmp_path, n=10, methods=methods)
+    analyse(study, methods)
+    sets = pd.read_parquet(study.results / "sets.parquet")
+    assert (sets["set"] == "large").sum() == 3
+    overlap = pd.read_csv(study.results / "overlap.csv")
+    assert overlap["jaccard"].between(0, 1).all()
+    assert np.isfinite(pd.read_csv(study.results / "residual_sets.csv")["low"]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{", "--settings is not JSON"),
+        ("[]", "--settings must be a JSON object"),
+        ('{"resample": 5}', "--settings has unknown keys ['resample']"),
+        ('{"resamples": 0}', "bootstrap.resamples is 0"),
+    ],
+)
+def test_wrong_settings_are_one_line_errors(study, tmp_path, settings, message):
+    error = run(
+        "correlate.py", "--errors", study.results / "errors.parquet",
+        "--methods", json.dumps(METHODS), "--settings", settings, "--seed", 0,
+        "--pairs", tmp_path / "a.csv", "--by-bits", tmp_path / "b.csv",
+    )  # fmt: skip
+    assert error.startswith("error: ")
+    assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_methods_must_match_the_table(study, tmp_path):
+    error = run(
+        "correlate.py", "--errors", study.results / "errors.parquet",
+        "--methods", '{"rtn2": {"quantizer": "rtn", "bits": 2}}', "--settings", BOOTSTRAP,
+        "--seed", 0, "--pairs", tmp_path / "a.csv", "--by-bits", tmp_path / "b.csv",
+    )  # fmt: skip
+    assert "compute the errors again" in error
+
+
+def test_a_score_file_that_is_not_the_recorded_one(tmp_path):
+    study = write_study(tmp_path, n=20, methods={"rtn2": METHODS["rtn2"]})
+    table = pd.read_parquet(tmp_path / "rtn2.parquet")
+    table.assign(nll=0.0).to_parquet(tmp_path / "rtn2.parquet")
+    error = run(
+        "compute_errors.py", "--scores", study.scores, "--tokens", study.tokens,
+        "--settings", ERRORS, "--seed", 0, "--errors", tmp_path / "e", "--perplexity",
+        tmp_path / "p", "--sets", tmp_path / "s", "--overlap", tmp_path / "o",
+    )  # fmt: skip
+    assert "is not the file that" in error
+    assert "'rtn2'" in error

@@ -1,0 +1,341 @@
+"""The claims file, how it is checked, and the verdicts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from synthetic_study import METHODS, make_residuals, make_scores
+
+from lowbit.claim_report import claims_markdown, verdict_counts
+from lowbit.claim_statistics import STATISTICS, Measurement, ModelResults, NotMeasured
+from lowbit.claims import read_paper
+from lowbit.error_sets import ErrorSettings, choose_sets, error_table, sets_table
+from lowbit.errors import InputError
+from lowbit.judging import Study, judge, judge_direction, judge_figure, repository
+from lowbit.statistics import BootstrapSettings
+from lowbit.tables import by_document, methods_from_config
+
+INPUTS = "claims/inputs.yaml"
+BOOTSTRAP = BootstrapSettings(resamples=300, confidence=0.95)
+
+MINIMAL = {
+    "name": "tiny",
+    "title": "A paper",
+    "reference": "none",
+    "documents": {"source": "fineweb", "length": 512},
+    "models": {"qwen": {"name": "Qwen", "sources": ["Qwen/Qwen2.5-7B"]}},
+    "methods": {"NF3": {"quantizer": "nf", "bits": 3, "group_size": 64}},
+    "claims": [
+        {
+            "id": "predicts",
+            "section": "Residuals",
+            "statement": "It predicts.",
+            "stages": ["residuals"],
+            "statistic": "residual_correlation",
+            "options": {"quantity": "r"},
+            "maximum_bits": 3,
+            "direction": {"expect": "below", "threshold": 0},
+            "figures": {"tolerance": 0.05, "values": {"qwen": {"NF3": -0.58}}},
+        }
+    ],
+}
+
+
+def results(n: int = 150, methods: dict = METHODS, change=None) -> ModelResults:
+    """Result tables of the synthetic study; `change` alters the scores first."""
+    scores, fragility = make_scores(n, methods)
+    if change:
+        change(scores)
+    errors = error_table(scores)
+    doc_ids = list(scores["full"]["doc_id"])
+    tokens = np.arange(n * 20).reshape(n, 20)
+    matrix = by_document(errors, "error", list(methods))
+    sets = {
+        name: choose_sets(column, tokens, ErrorSettings(), 0, name)
+        for name, column in zip(methods, matrix.T, strict=True)
+    }
+    return ModelResults(
+        errors=errors,
+        sets=sets_table(doc_ids, sets),
+        residuals=make_residuals(fragility),
+        methods=methods_from_config(methods),
+        settings=BOOTSTRAP,
+        seed=0,
+    )
+
+
+def study(source: str = "demo", methods: dict = METHODS, text: str = "demo", tables=None) -> Study:
+    """A study with one model."""
+    tables = tables or results(methods=methods)
+    return Study({"m": source}, lambda model: tables, methods, text, 512)
+
+
+def write(tmp_path, content) -> str:
+    """Write a claims file."""
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(path)
+
+
+def changed(**keys) -> dict:
+    """The minimal file with keys of its claim replaced (None removes a key)."""
+    claim = {**MINIMAL["claims"][0], **keys}
+    claim = {key: value for key, value in claim.items() if value is not None}
+    return {**MINIMAL, "claims": [claim]}
+
+
+def test_the_papers_claims_are_complete():
+    paper = read_paper(INPUTS, STATISTICS)
+    figures = {claim.id: claim.figures for claim in paper.claims if claim.figures}
+    pairs = figures["errors_correlate"].values
+    assert {model: len(values) for model, values in pairs.items()} == {
+        "qwen": 12, "llama8": 13, "mistral": 12, "llama70": 13
+    }  # fmt: skip
+    values = [value for model in pairs.values() for value in model.values()]
+    assert np.mean(values) == pytest.approx(0.82, abs=0.005)
+    assert (min(values), max(values)) == (0.52, 0.98)
+    assert sum(map(len, figures["residual_predicts_error"].values.values())) == 11
+    assert sum(map(len, figures["perplexity_fineweb"].values.values())) == 27
+    built = [claim.id for claim in paper.claims if claim.statistic]
+    assert set(STATISTICS) == {claim.statistic for claim in paper.claims if claim.statistic}
+    assert "amplification" not in built
+
+
+def test_the_papers_means_by_bits_follow_from_its_pairs():
+    """What the file calls calculated is what its own pairs give."""
+    paper = read_paper(INPUTS, STATISTICS)
+    claims = {claim.id: claim for claim in paper.claims}
+    groups: dict[tuple, list[float]] = {}
+    for values in claims["errors_correlate"].figures.values.values():
+        for key, value in values.items():
+            bits = sorted(paper.methods[label]["bits"] for label in key.split("-"))
+            groups.setdefault(tuple(bits), []).append(value)
+    means = claims["mean_over_models"].figures.values["all"]
+    assert np.mean(groups[3, 3]) == pytest.approx(means["3 with 3 bits"], abs=6e-4)
+    assert np.mean(groups[3, 4]) == pytest.approx(means["3 with 4 bits"], abs=6e-4)
+    assert np.mean(groups[4, 4]) == pytest.approx(means["4 with 4 bits"], abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed(statistic="no_such"), "claim 'predicts': statistic 'no_such' is not one of"),
+        (
+            changed(direction={"expect": "up", "threshold": 0}),
+            "'predicts': direction.expect is 'up'",
+        ),
+        (changed(direction={"expect": "above"}), r"'predicts': direction lacks \['threshold'\]"),
+        (changed(surprise=1), r"claim 'predicts' has unknown keys \['surprise'\]"),
+        (changed(section=None), r"claim 'predicts' lacks \['section'\]"),
+        (changed(stages="errors"), "claim 'predicts': stages must be a list"),
+        (changed(maximum_bits="three"), "claim 'predicts': maximum_bits must be a whole number"),
+        (changed(direction=None, figures=None), "claim 'predicts' needs direction: or figures:"),
+        (
+            changed(figures={"tolerance": 0.1, "values": {"qwen": {"NF3": "-.58"}}}),
+            r"claim 'predicts': figures.values.qwen.NF3 must be a number, not '-.58'",
+        ),
+        (
+            changed(figures={"tolerance": 0.1, "values": {"gpt": {"NF3": 1}}}),
+            "claim 'predicts': figures.values.gpt is not a model",
+        ),
+        (
+            changed(figures={"tolerance": 0.1, "values": {"qwen": {"NF9": 1}}}),
+            r"claim 'predicts': figures.values.qwen: 'NF9' names \['NF9'\]",
+        ),
+        ({**MINIMAL, "claims": MINIMAL["claims"] * 2}, "claim 'predicts' is there twice"),
+        ({**MINIMAL, "claims": []}, "claims: must be a list of at least one"),
+        ({**MINIMAL, "claims": ["text"]}, "claim 1 must be a mapping"),
+        ({**MINIMAL, "documents": None}, "documents must be a mapping"),
+        ([], "the file must be a mapping"),
+    ],
+)
+def test_a_wrong_claims_file_is_refused_by_claim_and_key(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(InputError, match=message) as caught:
+        read_paper(path, STATISTICS)
+    assert str(caught.value).startswith(path)
+
+
+def test_a_file_that_is_not_yaml(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("claims: [")
+    with pytest.raises(InputError, match=r"broken\.yaml is not YAML"):
+        read_paper(path, STATISTICS)
+
+
+def measurement(value: float, low: float, high: float) -> Measurement:
+    """A measurement with only its numbers of interest."""
+    return Measurement(value, low, high, 100, ("a",))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expect", "verdict", "detail"),
+    [
+        ((0.5, 0.4, 0.6), "above", "reproduced", ""),
+        ((0.5, -0.1, 0.9), "above", "differs", "interval includes 0"),
+        ((-0.5, -0.6, -0.4), "above", "differs", "interval lies on the other side"),
+        ((-0.5, -0.6, -0.4), "below", "reproduced", ""),
+        ((-0.5, -0.6, 0.0), "below", "differs", "interval includes 0"),
+        ((0.5, 0.4, 0.6), "below", "differs", "interval lies on the other side"),
+    ],
+)
+def test_a_direction_is_reproduced_only_by_the_whole_interval(numbers, expect, verdict, detail):
+    assert judge_direction(measurement(*numbers), expect, 0) == (verdict, detail)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "verdict", "detail"),
+    [
+        ((0.80, 0.79, 0.81), "reproduced", ""),
+        ((0.80, 0.60, 0.90), "reproduced", "interval wider than the tolerance"),
+        ((0.70, 0.60, 0.83), "differs", "interval includes the paper's value"),
+        ((0.70, 0.69, 0.71), "differs", "interval excludes the paper's value"),
+    ],
+)
+def test_a_figure_is_reproduced_within_its_tolerance(numbers, verdict, detail):
+    assert judge_figure(measurement(*numbers), 0.82, 0.05) == (verdict, detail)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("hub:Qwen/Qwen2.5-7B@d149729", "Qwen/Qwen2.5-7B"),
+        ("hub:Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-7B"),
+        ("demo", ""),
+        ("path:Qwen/Qwen2.5-7B", ""),
+    ],
+)
+def test_a_model_is_the_papers_only_by_its_repository(source, expected):
+    assert repository(source) == expected
+
+
+def test_known_effects_are_reproduced_on_the_synthetic_study():
+    paper = read_paper(INPUTS, STATISTICS)
+    claims = judge([paper], study())
+    directions = claims[claims["kind"] == "direction"].set_index("claim")
+    known = [
+        "perplexity",
+        "fewer_bits_hurt_more",
+        "errors_correlate",
+        "three_bit_pairs_agree_more",
+        "kl_agrees",
+        "large_sets_overlap",
+        "residual_predicts_error",
+        "residual_correlation_deepens",
+        "block_output_predicts_error",
+        "large_has_smaller_residual",
+        "reversal",
+        "easy_documents_break",
+    ]
+    assert set(directions.loc[known, "verdict"]) == {"reproduced"}
+    assert directions.loc["amplification", "verdict"] == "not run (no stage yet)"
+    assert directions.loc["long_tail", "verdict"].startswith("not run (no document of D_large")
+    row = directions.loc["residual_predicts_error"]
+    assert row["methods"] == "rtn2 rtn3 nf2 nf3 hqq2 hqq3"  # 3 bits or fewer
+    assert row["low"] < row["measured"] < row["high"] < 0
+    assert row["n"] == 150
+    figures = claims[claims["kind"] == "figure"]
+    assert figures["verdict"].str.startswith("not run").all()
+    assert "not run (Qwen2.5-7B is not in this study)" in set(figures["verdict"])
+
+
+def test_reversed_effects_differ():
+    """The same study with fragile documents made robust must not be called a reproduction."""
+
+    def reverse(scores):
+        full = scores["full"]["nll"]
+        for name, table in scores.items():
+            if name != "full":
+                error = table["nll"] - full
+                scores[name] = table.assign(nll=full + error.mean() - (error - error.mean()))
+
+    paper = read_paper(INPUTS, STATISTICS)
+    claims = judge([paper], study(tables=results(change=reverse)))
+    verdicts = claims[claims["kind"] == "direction"].set_index("claim")["verdict"]
+    assert verdicts["errors_correlate"] == "reproduced"
+    for claim in ("residual_predicts_error", "reversal", "large_has_smaller_residual", "kl_agrees"):
+        assert verdicts[claim] == "differs"
+
+
+def test_figures_bind_on_the_papers_model_method_and_text(tmp_path):
+    paper = read_paper(write(tmp_path, MINIMAL), STATISTICS)
+    hub = "hub:qwen/qwen2.5-7b@abc"
+
+    def figure(**keys):
+        claims = judge([paper], study(**keys))
+        (row,) = claims[claims["kind"] == "figure"].itertuples()
+        return row
+
+    row = figure(source=hub, text="hub:HuggingFaceFW/fineweb@1")
+    assert row.verdict in ("reproduced", "differs")
+    assert row.model == "m"
+    assert row.methods == "nf3"
+    assert row.expected == "-0.58 ± 0.05"
+    assert (row.verdict == "reproduced") == (abs(row.measured + 0.58) <= 0.05)
+    assert "Qwen is not in this study" in figure().verdict
+    assert "documents of 512 tokens from fineweb" in figure(source=hub).verdict
+    others = {name: method for name, method in METHODS.items() if name != "nf3"}
+    row = figure(source=hub, text="fineweb", methods=others)
+    assert row.verdict == (
+        "not run (no method like NF3 in this study: quantizer nf, bits 3, group_size 64)"
+    )
+
+
+def test_claims_about_few_bits_are_not_run_without_such_methods(tmp_path):
+    methods = {name: method for name, method in METHODS.items() if method["bits"] == 4}
+    paper = read_paper(write(tmp_path, MINIMAL), STATISTICS)
+    claims = judge([paper], study(methods=methods))
+    verdict = claims.loc[claims["kind"] == "direction", "verdict"].item()
+    assert verdict == "not run (no method of 3 bits or fewer in this study)"
+
+
+def test_correlation_claims_need_two_quantizers():
+    methods = {name: METHODS[name] for name in ("rtn2", "rtn3")}
+    tables = results(methods=methods)
+    with pytest.raises(NotMeasured, match="different quantizers"):
+        STATISTICS["pair_correlation"](tables, ["rtn2", "rtn3"], {})
+
+
+def test_the_least_favourable_layer_decides():
+    """One upper layer in which the order is not reversed refutes 'throughout the upper half'."""
+    tables = results()
+    residuals = tables.residuals.copy()
+    one = residuals["layer"] == 5
+    residuals.loc[one, "h"] = residuals.loc[one, "r"].to_numpy()
+    spoiled = ModelResults(tables.errors, tables.sets, residuals, tables.methods, BOOTSTRAP, seed=0)
+    options = {"quantity": "h", "expect": "above"}
+    before = STATISTICS["set_norm_ratio"](tables, ["rtn2"], options)
+    after = STATISTICS["set_norm_ratio"](spoiled, ["rtn2"], options)
+    assert before.low > 1
+    assert after.high < 1
+    assert after.detail == "layer 5; above 1 in 2 of 3 upper layers"
+
+
+def test_statistics_equal_plain_definitions():
+    tables = results()
+    errors = by_document(tables.errors, "error", ["rtn2", "nf2"])
+    value = STATISTICS["pair_correlation"](tables, ["rtn2", "nf2"], {}).value
+    assert value == pytest.approx(np.corrcoef(errors.T)[0, 1])
+    assert STATISTICS["mean_error"](tables, ["nf2"], {}).value == pytest.approx(errors[:, 1].mean())
+    frame = tables.errors.query("method == 'nf2'")
+    perplexity = STATISTICS["perplexity"](tables, ["full"], {}).value
+    assert perplexity == pytest.approx(np.exp(frame["nll_full"].mean()))
+    large = set(tables.sets.query("method == 'rtn2' and set == 'large'")["doc_id"])
+    mine = frame[frame["doc_id"].isin(large)]
+    on_large = STATISTICS["perplexity_on_large"](tables, ["rtn2", "nf2"], {}).value
+    assert on_large == pytest.approx(np.exp(mine["nll"].mean()))
+    other = set(tables.sets.query("method == 'nf2' and set == 'large'")["doc_id"])
+    overlap = STATISTICS["overlap"](tables, ["rtn2", "nf2"], {}).value
+    assert overlap == pytest.approx(len(large & other) / len(large | other))
+    hard = STATISTICS["hard_error"](tables, ["nf2"], {"hard": 4}).value
+    assert hard == pytest.approx(frame.loc[frame["nll_full"] >= 4, "error"].mean())
+
+
+def test_markdown_counts_and_escapes(tmp_path):
+    paper = read_paper(write(tmp_path, changed(statement="norm | of r")), STATISTICS)
+    claims = judge([paper], study())
+    text = claims_markdown(claims, [paper], 0.95)
+    assert "| **reproduced** | `predicts` norm \\| of r | m | " in text
+    assert "not run (Qwen is not in this study): 1 of `predicts`" in text
+    assert verdict_counts(claims) == {"reproduced": 1, "differs": 0, "not run": 1}
+    assert isinstance(claims, pd.DataFrame)
