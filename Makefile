@@ -5,6 +5,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo study plan test report bench demo-model lint schema clean environments .venv .envs/test .envs/bench
 
+ifeq ($(wildcard $(STUDY)),)
+$(error there is no study file $(STUDY))
+endif
+
 # Without conda, a stand-in makes the same environments with venv and pip, in a folder of its own.
 # `make CONDA= demo` uses the stand-in even where there is a conda.
 CONDA ?= $(filter-out %/envs/standin/conda,$(shell command -v conda))
@@ -36,7 +40,7 @@ study: .venv  ## run a study: make study STUDY=config/<file>.yaml
 plan: .venv  ## say what a study would run, and why, without running it
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --dry-run --quiet host $(ARGS)
 
-report: .venv  ## put a finished study's figures and tables into one file, report.html
+report: study  ## put a finished study's figures and tables into one file, report.html
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)
 
 test: environments .envs/test  ## run all tests

@@ -9,6 +9,9 @@ min_version("9.27.1")
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/model.smk"
 include: "rules/documents.smk"

@@ -103,12 +103,27 @@ def score_files(model):
     ]
 
 
+def reported(file, category):
+    """Mark a result for the HTML report; its caption is `report/<name>.rst`."""
+    name, _, kind = file.rpartition("/")[2].partition(".")
+    return report(
+        file,
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels={"model": "{model}", "result": name, "kind": "figure" if kind == "png" else "table"},
+    )
+
+
+def table(name, category):
+    """Output of a rule: a table that the report shows."""
+    return reported(f"{TABLES}/{name}.csv", category)
+
+
 def figure(name, category):
-    """Output of a plotting rule: the PNG, shown in the report with its caption, and the SVG."""
-    png, svg = (f"{TABLES}/figures/{name}.{ending}" for ending in ("png", "svg"))
+    """Outputs of a plotting rule: the PNG, which the report shows, and the SVG."""
     FIGURES.append(name)
-    caption, labels = f"../report/{name}.rst", {"model": "{model}", "result": name}
-    return [report(png, caption=caption, category=category, labels=labels), svg]
+    stem = f"{TABLES}/figures/{name}"
+    return [reported(f"{stem}.png", category), f"{stem}.svg"]
 
 
 def final_outputs():

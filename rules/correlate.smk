@@ -6,7 +6,7 @@ rule correlate:
         f"{TABLES}/errors.parquet",
     output:
         pairs=f"{TABLES}/correlation.csv",
-        by_bits=f"{TABLES}/correlation_by_bits.csv",
+        by_bits=table("correlation_by_bits", "Correlation between methods"),
     log:
         f"{TABLES}/logs/correlate.log",
     benchmark:
@@ -32,7 +32,7 @@ rule plot_correlation:
         errors=f"{TABLES}/errors.parquet",
     output:
         heatmap=figure("correlation", "Correlation between methods"),
-        scatter=figure("correlation_scatter", "Correlation between methods"),
+        scatter=figure("scatter", "Correlation between methods"),
     log:
         f"{TABLES}/logs/plot_correlation.log",
     benchmark:

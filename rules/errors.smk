@@ -7,12 +7,7 @@ rule compute_errors:
         tokens=of_study("tokens"),
     output:
         errors=f"{TABLES}/errors.parquet",
-        perplexity=report(
-            f"{TABLES}/perplexity.csv",
-            caption="../report/perplexity.rst",
-            category="Errors",
-            labels={"model": "{model}", "result": "perplexity (table)"},
-        ),
+        perplexity=table("perplexity", "Errors"),
         sets=f"{TABLES}/sets.parquet",
         overlap=f"{TABLES}/overlap.csv",
     log:
@@ -40,7 +35,7 @@ rule plot_errors:
         sets=f"{TABLES}/sets.parquet",
         overlap=f"{TABLES}/overlap.csv",
     output:
-        errors=figure("errors", "Errors"),
+        errors=figure("error_distribution", "Errors"),
         overlap=figure("overlap", "Errors"),
     log:
         f"{TABLES}/logs/plot_errors.log",

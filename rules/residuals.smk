@@ -61,7 +61,7 @@ rule plot_residuals:
     output:
         layers=figure("residual_correlation", "Residual magnitudes"),
         norms=figure("residual_norms", "Residual magnitudes"),
-        reversal=figure("reversal", "Residual magnitudes"),
+        reversal=figure("residual_reversal", "Residual magnitudes"),
     log:
         f"{TABLES}/logs/plot_residuals.log",
     benchmark:
