@@ -10,9 +10,9 @@ $(error there is no study file $(STUDY))
 endif
 
 # Without conda, a stand-in makes the same environments with venv and pip, in a folder of its own.
-# `make CONDA= demo` uses the stand-in even where there is a conda.
-CONDA ?= $(filter-out %/envs/standin/conda,$(shell command -v conda))
-ifeq ($(CONDA),)
+# `make REAL_CONDA= demo` uses the stand-in even where there is a conda.
+REAL_CONDA ?= $(filter-out %/envs/standin/conda,$(shell command -v conda 2>/dev/null))
+ifeq ($(REAL_CONDA),)
 export PATH := $(CURDIR)/envs/standin:$(PATH)
 export SNAKEMAKE_CONDA_PREFIX := $(CURDIR)/.envs/standin
 else

@@ -1,7 +1,7 @@
-"""Run Snakemake in this folder, one run at a time: `python scripts/study/launch.py <its options>`.
+"""Run Snakemake in this folder, one run at a time: `python scripts/study/launch.py <options>`.
 
-Snakemake's own lock outlives a killed run and must then be removed by hand. The lock taken here ends
-with its process, however that ends; so while it is held, whatever a run left behind is a remnant.
+Snakemake's own lock outlives a killed run and must then be removed by hand. The lock taken here
+ends with its process, however that ends; so while it is held, what a run left behind is a remnant.
 """
 
 import fcntl
@@ -9,30 +9,27 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 STATE = Path(".snakemake")
 
 
-def take_lock(path: Path) -> TextIO:
-    """Lock this folder for the life of this process; return the open lock file.
+def take_lock(path: Path) -> int:
+    """Lock this folder for the life of this process; return the descriptor of the lock file.
 
     Raises:
         SystemExit: another run has the lock; names its process and says what to do.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = open(path, "a+", encoding="utf-8")
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.seek(0)
         sys.exit(
-            f"error: another run is at work in this folder (process {lock.read().strip()}). Wait "
+            f"error: another run is at work in this folder (process {path.read_text()}). Wait "
             "until it ends, or stop it, and run the same command again: finished jobs are kept."
         )
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
     return lock
 
 
@@ -46,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     """Take the lock and become Snakemake, which keeps the lock to its end."""
     lock = take_lock(STATE / "run.lock")
     remove_remnants()
-    os.set_inheritable(lock.fileno(), True)
+    os.set_inheritable(lock, True)
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])
 
 

@@ -28,9 +28,7 @@ def read(file: Path) -> str:
     return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
-def wait_for(
-    moment: Callable[[Path], bool], copy: Copy, process: subprocess.Popen[str]
-) -> None:
+def wait_for(moment: Callable[[Path], bool], copy: Copy, process: subprocess.Popen[str]) -> None:
     """Wait until the moment has come; fail where the run ends before it."""
     end = time.monotonic() + SECONDS
     while not moment(copy.folder / "results"):

@@ -1,5 +1,6 @@
 """What runs again, and what does not."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from copies import SMALL, Copy, copy_sources
+import yaml
+from copies import Copy, copy_sources
 
 # Rules that follow from new scores, from new errors, and from new claims.
 AFTER_CLAIMS = {"write_summary"}
@@ -75,9 +77,7 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
         ("quantizers/hqq", {"quantize_hqq", "score"} | AFTER_SCORES),
     ],
 )
-def test_a_changed_module_reruns_what_imports_it(
-    module: str, rules: set[str], done: Copy
-) -> None:
+def test_a_changed_module_reruns_what_imports_it(module: str, rules: set[str], done: Copy) -> None:
     done.edit(f"scripts/lowbit/{module}.py")
     assert set(done.plan()) == rules
 
@@ -127,7 +127,9 @@ def test_a_script_runs_alone(finished: Copy, tmp_path: Path) -> None:
         "sets": "sets.parquet",
         "overlap": "overlap.csv",
     }
-    settings = '{"large_fraction":0.1,"control_fraction":0.5,"duplicate_ngram":5,"duplicate_jaccard":0.1}'
+    settings = (
+        '{"large_fraction":0.1,"control_fraction":0.5,"duplicate_ngram":5,"duplicate_jaccard":0.1}'
+    )
     options = ["--scores", tables / "scores.json", "--tokens", tokens, "--settings", settings]
     for option, name in outputs.items():
         options += [f"--{option}", tmp_path / name]
