@@ -127,9 +127,8 @@ def test_a_script_runs_alone(finished: Copy, tmp_path: Path) -> None:
         "sets": "sets.parquet",
         "overlap": "overlap.csv",
     }
-    settings = (
-        '{"large_fraction":0.1,"control_fraction":0.5,"duplicate_ngram":5,"duplicate_jaccard":0.1}'
-    )
+    config = yaml.safe_load((finished.folder / "results/small/config.resolved.yaml").read_text())
+    settings = json.dumps(config["errors"])
     options = ["--scores", tables / "scores.json", "--tokens", tokens, "--settings", settings]
     for option, name in outputs.items():
         options += [f"--{option}", tmp_path / name]
