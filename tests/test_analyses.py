@@ -137,7 +137,7 @@ def test_summary_begins_with_the_answer(study):
     assert f"mean r of {by_bits['mean_pearson'][0]:.2f} [" in answer
     assert "| full | - |" in text
     assert "(demo/figures/correlation.png)" in text
-    rows = [line for line in text.splitlines() if line.startswith("| doc")]
+    rows = [line for line in text.splitlines() if line.startswith(("| document", "| `doc"))]
     assert len(rows) == 11  # header and ten documents
     assert all(line.replace("\\|", "").count("|") == 9 for line in rows)
 

@@ -17,6 +17,7 @@ from lowbit.statistics import (
     resample_counts,
     spearman_draws,
     summarise,
+    top_counts,
 )
 
 SETTINGS = BootstrapSettings(resamples=200, confidence=0.9)
@@ -88,7 +89,14 @@ def test_mean_and_jaccard_follow_the_weights():
     b = np.array([False, True, True, True])
     counts = np.array([[1, 1, 1, 1], [0, 3, 1, 0]], float)
     np.testing.assert_allclose(mean_draws(values, a, counts)[:, 0], [7 / 3, 2])
-    np.testing.assert_allclose(jaccard_draws(a, b, counts), [2 / 4, 3 / 4])
+    np.testing.assert_allclose(jaccard_draws(counts * a, counts * b), [2 / 4, 3 / 4])
+
+
+def test_the_largest_are_chosen_anew_in_every_resample():
+    values = np.array([0.1, 0.9, 0.5, 0.7])
+    counts = np.array([[1, 1, 1, 1], [3, 0, 1, 0], [0, 3, 1, 0], [2, 0, 1, 1]], float)
+    expected = [[0, 1, 0, 1], [1, 0, 1, 0], [0, 2, 0, 0], [0, 0, 1, 1]]
+    np.testing.assert_array_equal(top_counts(values, 2, counts), expected)
 
 
 def test_resample_without_variation_is_left_out_of_the_interval():

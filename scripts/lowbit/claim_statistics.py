@@ -18,6 +18,7 @@ import pandas as pd
 from lowbit.error_sets import FULL
 from lowbit.residual_analysis import RATIO, norm_error_draws, set_draws
 from lowbit.statistics import (
+    MINIMUM_DOCUMENTS,
     BootstrapSettings,
     estimate,
     expected_jaccard,
@@ -27,6 +28,7 @@ from lowbit.statistics import (
     require_documents,
     require_variation,
     resample_counts,
+    top_counts,
 )
 from lowbit.tables import (
     QUANTITIES,
@@ -105,8 +107,14 @@ class ModelResults:
         return np.stack(columns, axis=1)
 
     def member(self, method: str, name: str) -> np.ndarray:
-        """Documents of a method's set, bool [documents]."""
-        return membership(self.sets, method, name, self.doc_ids)
+        """Documents of a method's set, bool [documents]; `NotMeasured` if they are too few."""
+        member = membership(self.sets, method, name, self.doc_ids)
+        if member.sum() < MINIMUM_DOCUMENTS:
+            raise NotMeasured(
+                f"{member.sum()} documents in the set '{name}' of {method} are too few: raise "
+                "documents.n"
+            )
+        return member
 
     def measure(self, draws: np.ndarray, names: Sequence[str], detail: str = "") -> Measurement:
         """Summarise draws [1 + R] of one number."""
@@ -351,9 +359,19 @@ def _pair_draws(results: ModelResults, pairs: Sequence[tuple[str, str]]) -> np.n
 
 
 def _jaccard_draws(results: ModelResults, pair: tuple[str, str]) -> np.ndarray:
-    """Jaccard index of D_large of two methods -> draws [1 + R]."""
-    a, b = (results.member(name, "large") for name in pair)
-    return jaccard_draws(a, b, results.counts)
+    """Jaccard index of D_large of two methods -> draws [1 + R].
+
+    Each resample chooses the largest errors anew: which documents are in D_large is what varies.
+    The near-duplicates dropped from the sample's sets stay out.
+    """
+    sides = []
+    for name in pair:
+        large = results.member(name, "large")
+        duplicate = membership(results.sets, name, "duplicate", results.doc_ids)
+        error = results.column("error", [name])[:, 0]
+        chosen = top_counts(error, int(large.sum() + duplicate.sum()), results.counts)
+        sides.append(np.where(duplicate, 0, chosen))
+    return jaccard_draws(*sides)
 
 
 def _chance(results: ModelResults, pair: tuple[str, str]) -> float:

@@ -42,7 +42,7 @@ def correlation_heatmap(pairs: pd.DataFrame, methods: Sequence[Method]) -> "Figu
         figure,
         _headline(pairs),
         f"Correlation of e(x) over {pairs['n'].iloc[0]} documents. Values in brackets are of one "
-        "quantizer at two settings and\ncount in no mean. Methods are ordered by bits; lines part "
+        "quantizer at two settings and count in no mean. Methods are ordered by bits; lines part "
         "bit widths.",
     )
     return figure
@@ -80,7 +80,11 @@ def error_scatter(pairs: pd.DataFrame, errors: pd.DataFrame) -> "Figure":
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
     figure, panels = plt.subplots(
-        rows, columns, figsize=(2.75 * columns, 2.75 * rows), squeeze=False, layout="constrained"
+        rows,
+        columns,
+        figsize=(max(4.0, 2.75 * columns), 2.75 * rows),
+        squeeze=False,
+        layout="constrained",
     )
     for axes in panels.flat[len(chosen) :]:
         axes.set_visible(False)
@@ -91,7 +95,7 @@ def error_scatter(pairs: pd.DataFrame, errors: pd.DataFrame) -> "Figure":
         "Errors of two methods on the same documents: r from "
         f"{chosen['pearson'].min():.2f} to {chosen['pearson'].max():.2f}",
         "e(x) [nats per token] of two methods; every point is a document. For every two bit widths "
-        "the pair with\nthe median correlation is shown; r with its bootstrap interval.",
+        "the pair with the median correlation is shown; r with its bootstrap interval.",
     )
     return figure
 

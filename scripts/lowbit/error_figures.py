@@ -49,7 +49,7 @@ def error_distribution(
         figure,
         "How much each document suffers, by method",
         f"Every point is one of {count} documents (box: quartiles; whiskers: 5th to 95th "
-        "percentile). Documents right of the\nblack mark are the method's D_large before "
+        "percentile). Documents right of the black mark are the method's D_large before "
         "near-duplicates are dropped. Each panel has its own scale.",
     )
     return figure
@@ -68,8 +68,9 @@ def _error_panel(
         values = errors.loc[errors["method"] == method.name, "error"].to_numpy()
         shown = values[:: max(1, len(values) // MAXIMUM_POINTS)]
         jitter = row + rng.uniform(-0.3, 0.3, len(shown))
-        colour = colours[method.quantizer]
-        axes.scatter(shown, jitter, s=5, color=colour, alpha=0.35, linewidths=0, rasterized=True)
+        look = {"color": colours[method.quantizer], "linewidths": 0, "rasterized": True}
+        look |= {"s": 5, "alpha": 0.4} if len(shown) > 100 else {"s": 14, "alpha": 0.7}
+        axes.scatter(shown, jitter, **look)
         axes.boxplot(
             values,
             positions=[row],
@@ -118,7 +119,7 @@ def overlap_heatmap(overlap: pd.DataFrame, methods: Sequence[Method]) -> "Figure
         figure,
         f"The worst documents of two methods overlap by {overlap['jaccard'].mean():.2f} on average",
         "Share of the worst documents that two methods have in common: 1 is the same set; random "
-        f"sets\nwould have {overlap['chance'].mean():.2f}. Methods are ordered by bits; lines part "
+        f"sets would have {overlap['chance'].mean():.2f}. Methods are ordered by bits; lines part "
         "bit widths.",
     )
     return figure

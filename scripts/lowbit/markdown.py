@@ -13,7 +13,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def plain(text: str) -> str:
     """Show a text as it is, without any markup it happens to hold."""
-    return "".join(f"\\{letter}" if letter in "\\`*_<>[]#" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_<>[]" else letter for letter in text)
 
 
 def number(value: float) -> str:
@@ -30,9 +30,14 @@ def number_with_interval(value: float, low: float, high: float) -> str:
 
 
 def _rounded(values: Sequence[float]) -> list[str]:
-    """Round to two decimals, or to two significant digits of the largest value below 0.1."""
+    """Round to two decimals, or to two significant digits of the largest value below 0.1.
+
+    A third decimal is added where a bound would be shown as 0 and is not.
+    """
     largest = max(abs(value) for value in values)
     decimals = 2 if largest >= 0.1 or largest == 0 else 1 - int(np.floor(np.log10(largest)))
+    if any(value and not round(value, decimals) for value in values):
+        decimals += 1
     return [f"{value:.{decimals}f}" for value in values]
 
 

@@ -4,6 +4,7 @@ Colour says the quantizer (Okabe and Ito's palette, which colour-blind readers c
 marker and line say the bit width, in every figure.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,16 +73,15 @@ def save(figure: "Figure", paths: Sequence[str | Path]) -> None:
     plt.close(figure)
 
 
-def title(figure: "Figure", headline: str, explanation: str = "") -> None:
-    """Put a headline, and a smaller line that says how to read the figure, above the panels."""
-    height = figure.get_figheight()
-    lines = explanation.count("\n") + 1 if explanation else 0
-    top = 1 + (0.12 + 0.17 * lines) / height
+def title(figure: "Figure", headline: str, explanation: str) -> None:
+    """Put a headline, and below it how to read the figure, above the panels; wrapped to fit."""
+    width, height = figure.get_size_inches()
+    headline = textwrap.fill(headline, int(10 * width))
+    explanation = textwrap.fill(explanation, int(14.5 * width))
+    top = 1 + (0.12 + 0.17 * (explanation.count("\n") + 1)) / height
     figure.text(0.01, top, headline, fontsize=11, fontweight="bold", va="bottom", ha="left")
-    if explanation:
-        figure.text(
-            0.01, top - 0.04 / height, explanation, fontsize=8.5, color="0.3", va="top", ha="left"
-        )
+    below = top - 0.04 / height
+    figure.text(0.01, below, explanation, fontsize=8.5, color="0.3", va="top", ha="left")
 
 
 def sort_methods(methods: Sequence[Method]) -> list[Method]:

@@ -44,7 +44,7 @@ def correlation_by_layer(correlations: pd.DataFrame, methods: Sequence[Method]) 
         figure,
         f"Residual norm and error: r from {last.min():.2f} to {last.max():.2f} in the last layer",
         f"Correlation over {correlations['n'].iloc[0]} documents of the mean norm at a layer with "
-        "e(x), with bootstrap intervals. Below 0:\ndocuments with a small norm have large errors.",
+        "e(x), with bootstrap intervals. Below 0: documents with a small norm have large errors.",
     )
     return figure
 
@@ -61,7 +61,7 @@ def reversal(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         figure,
         _reversal_headline(ratios),
         "Mean norm of the documents that break over that of the control documents, with bootstrap "
-        "intervals.\nThe paper finds r below 1 and h above 1 in the upper half of the layers "
+        "intervals. The paper finds r below 1 and h above 1 in the upper half of the layers "
         "(shaded).",
     )
     for axes in figure.axes:
@@ -91,7 +91,7 @@ def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     figure, panels = plt.subplots(
         2,
         len(shown),
-        figsize=(2.6 * len(shown) + 1, 4.8),
+        figsize=(max(6.0, 2.6 * len(shown) + 1), 4.8),
         sharex=True,
         sharey="row",
         squeeze=False,
@@ -111,7 +111,7 @@ def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         figure,
         "Norms inside the full-precision model: documents that break and documents that do not",
         f"Mean over documents, with bootstrap intervals, for methods of {shown[0].bits} bits. "
-        "D_large: largest errors; D_ctrl: drawn from\nthe documents with small errors. The upper "
+        "D_large: largest errors; D_ctrl: drawn from the documents with small errors. The upper "
         "row has a logarithmic axis.",
     )
     return figure
@@ -141,7 +141,7 @@ def _grid(
     figure, panels = plt.subplots(
         len(quantities),
         len(widths),
-        figsize=(2.7 * len(widths) + 1, 2.3 * len(quantities) + 0.2),
+        figsize=(max(6.0, 2.7 * len(widths) + 1), 2.3 * len(quantities) + 0.2),
         sharex=True,
         sharey="row",
         squeeze=False,

@@ -124,10 +124,22 @@ def mean_draws(values: np.ndarray, member: np.ndarray, counts: np.ndarray) -> np
         return (inside @ values[member]) / inside.sum(axis=1, keepdims=True)
 
 
-def jaccard_draws(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Jaccard index of two sets of documents, bool [n] each -> draws [1 + R]."""
-    with np.errstate(invalid="ignore"):
-        return counts[:, a & b].sum(axis=1) / counts[:, a | b].sum(axis=1)
+def top_counts(values: np.ndarray, size: int, counts: np.ndarray) -> np.ndarray:
+    """How often each document is among the `size` largest of values [n], chosen anew -> [1 + R, n].
+
+    Where the last of them was drawn more often than there is room, part of its copies count.
+    """
+    order = np.argsort(-values, kind="stable")
+    drawn = counts[:, order]
+    before = np.cumsum(drawn, axis=1) - drawn
+    chosen = np.empty_like(drawn)
+    chosen[:, order] = np.clip(size - before, 0, drawn)
+    return chosen
+
+
+def jaccard_draws(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Jaccard index of two multisets of documents, counts [1 + R, n] each -> draws [1 + R]."""
+    return np.minimum(a, b).sum(axis=1) / np.maximum(a, b).sum(axis=1)
 
 
 def summarise(draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

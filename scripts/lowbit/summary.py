@@ -12,7 +12,13 @@ from lowbit.claim_report import counts_sentence
 from lowbit.correlation import ALL
 from lowbit.error_sets import FULL
 from lowbit.markdown import number, number_with_interval, plain, table
-from lowbit.statistics import BootstrapSettings, mean_draws, resample_counts, summarise
+from lowbit.statistics import (
+    MINIMUM_DOCUMENTS,
+    BootstrapSettings,
+    mean_draws,
+    resample_counts,
+    summarise,
+)
 from lowbit.tables import Method, by_document, document_ids, membership
 
 WORST_DOCUMENTS = 10
@@ -149,11 +155,11 @@ def _breaking(
     often = times >= half
     text = (
         f"*Which inputs break?* {often.sum()} of {len(doc_ids)} documents are in the D_large of at "
-        f"least {half} of the {len(methods)} methods ({number(expected)} would be if methods were "
+        f"least {half} of the {len(methods)} methods ({expected:.1f} expected if methods were "
         "independent)."
     )
-    if not often.any() or often.all():
-        return text
+    if min(often.sum(), (~often).sum()) < MINIMUM_DOCUMENTS:
+        return f"{text} These are too few to compare with the others."
     gap = mean_draws(nll, often, counts) - mean_draws(nll, ~often, counts)
     value, low, high = (column[0] for column in summarise(gap, settings.confidence))
     kind = _verdict(
@@ -270,7 +276,7 @@ def _worst_table(model: ModelSummary, methods: Sequence[Method], documents: pd.D
     errors = by_document(model.errors, "error", [method.name for method in methods])
     nll = by_document(model.errors, "nll_full", [methods[0].name])[:, 0]
     rank = np.argsort(np.argsort(-errors, axis=0, kind="stable"), axis=0).mean(axis=1)
-    order = np.lexsort((rank, -times))[:WORST_DOCUMENTS]
+    order = np.lexsort((rank, -times))[: min(WORST_DOCUMENTS, np.count_nonzero(times))]
     texts = documents.set_index("doc_id")
     widths = sorted({method.bits for method in methods})
     rows = []
@@ -281,11 +287,11 @@ def _worst_table(model: ModelSummary, methods: Sequence[Method], documents: pd.D
         ]
         rows.append(
             [
-                plain(str(doc_ids[index])),
+                f"`{doc_ids[index]}`",
                 plain(str(document["source"])),
                 f"{times[index]} of {len(methods)}",
                 f"{nll[index]:.2f}",
-                *(number(mean) for mean in means),
+                *(f"{mean:.2f}" for mean in means),
                 plain(_excerpt(document["text"])),
             ]
         )
