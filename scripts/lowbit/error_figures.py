@@ -117,7 +117,7 @@ def overlap_heatmap(overlap: pd.DataFrame, methods: Sequence[Method]) -> "Figure
     )
     plotting.title(
         figure,
-        f"The worst documents of two methods overlap by {overlap['jaccard'].mean():.2f} on average",
+        f"Overlap of two methods' worst documents: {overlap['jaccard'].mean():.2f} on average",
         "Share of the worst documents that two methods have in common: 1 is the same set; random "
         f"sets would have {overlap['chance'].mean():.2f}. Methods are ordered by bits; lines part "
         "bit widths.",
