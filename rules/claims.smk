@@ -10,9 +10,7 @@ rule judge_claims:
         ),
         residuals=[PATHS.shared("residuals", model=model) for model in STUDY.models],
     output:
-        csv=report(
-            f"{STUDY_FOLDER}/claims.csv", caption="../report/claims.rst", category="Claims"
-        ),
+        csv=f"{STUDY_FOLDER}/claims.csv",
         markdown=f"{STUDY_FOLDER}/claims.md",
     log:
         f"{STUDY_FOLDER}/logs/judge_claims.log",

@@ -105,12 +105,12 @@ def score_files(model):
 
 def reported(file, category):
     """Mark a result for the HTML report; its caption is `report/<name>.rst`."""
-    name, _, kind = file.rpartition("/")[2].partition(".")
+    name, kind = Path(file).stem, "figure" if file.endswith("png") else "table"
     return report(
         file,
         caption=f"../report/{name}.rst",
         category=category,
-        labels={"model": "{model}", "result": name, "kind": "figure" if kind == "png" else "table"},
+        labels={"model": "{model}", "result": name, "kind": kind},
     )
 
 
@@ -128,7 +128,7 @@ def figure(name, category):
 
 def final_outputs():
     """Everything that a finished study has."""
-    files = ["config.resolved.yaml", "claims.csv", "claims.md", "summary.md"]
+    files = ["config.resolved.yaml", "claims.csv", "claims.md", "summary.md", "summary.html"]
     figures = [f"figures/{name}.{ending}" for name in FIGURES for ending in ("png", "svg")]
     return [PATHS.result(file) for file in files] + [
         PATHS.result(file, model)

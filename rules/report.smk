@@ -17,11 +17,7 @@ rule write_summary:
         records=[PATHS.shared("model", model=model) for model in STUDY.models],
         tables=expand(f"{TABLES}/{{table}}", table=SUMMARY_TABLES, model=STUDY.models),
     output:
-        report(
-            f"{STUDY_FOLDER}/summary.md",
-            caption="../report/summary.rst",
-            category="Summary",
-        ),
+        f"{STUDY_FOLDER}/summary.md",
     log:
         f"{STUDY_FOLDER}/logs/write_summary.log",
     benchmark:
@@ -49,6 +45,32 @@ rule write_summary:
         "python scripts/write_summary.py {params.study} --models {params.models:q} "
         "--methods {params.methods:q} --documents {input.documents} --claims {input.claims} "
         "--settings {params.settings:q} {params.seed} --output {output} 2>&1 | tee {log}"
+
+
+rule render_pages:
+    input:
+        summary=f"{STUDY_FOLDER}/summary.md",
+        claims=f"{STUDY_FOLDER}/claims.md",
+    output:
+        summary=report(
+            f"{STUDY_FOLDER}/summary.html", caption="../report/summary.rst", category="Summary"
+        ),
+        claims=report(
+            f"{STUDY_FOLDER}/claims.html", caption="../report/claims.rst", category="Claims"
+        ),
+    log:
+        f"{STUDY_FOLDER}/logs/render_pages.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/render_pages.tsv"
+    params:
+        code=code("render_pages.py", "core"),
+    conda:
+        environment("core")
+    message:
+        "Render the summary and the claims for the report"
+    shell:
+        "python scripts/render_pages.py --markdown {input.summary} {input.claims} "
+        "--html {output.summary} {output.claims} 2>&1 | tee {log}"
 
 
 rule write_config:

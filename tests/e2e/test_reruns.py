@@ -19,6 +19,7 @@ AFTER_ERRORS = {
     "plot_correlation",
     "plot_errors",
     "plot_residuals",
+    "render_pages",
     "write_summary",
 }
 AFTER_SCORES = AFTER_ERRORS | {"compute_errors"}
@@ -64,8 +65,8 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
 @pytest.mark.parametrize(
     ("module", "rules"),
     [
-        ("claim_report", {"judge_claims", "write_summary"}),
-        ("correlation", {"correlate", "plot_correlation", "write_summary"}),
+        ("claim_report", {"judge_claims", "render_pages", "write_summary"}),
+        ("correlation", {"correlate", "plot_correlation", "render_pages", "write_summary"}),
         ("error_figures", {"plot_errors", "plot_correlation"}),
         ("scoring", {"score"} | AFTER_SCORES),
         ("quantizers/hqq", {"quantize_hqq", "score"} | AFTER_SCORES),
@@ -79,7 +80,7 @@ def test_a_changed_module_reruns_what_imports_it(module: str, rules: set[str], d
 def test_an_equal_result_after_a_rerun(done: Copy, finished: Copy) -> None:
     done.edit("scripts/lowbit/claim_report.py")
     again = done.study()
-    assert dict(again.rules) == {"judge_claims": 1, "write_summary": 1}
+    assert dict(again.rules) == {"judge_claims": 1, "render_pages": 1, "write_summary": 1}
     assert done.results() == finished.results()
 
 
