@@ -11,11 +11,12 @@ import re
 import shlex
 
 from lowbit.errors import InputError
-from lowbit.files import sha256
+from lowbit.files import sha256, write_json
 from lowbit.quantizers import QUANTIZERS
 from study.config import DEMO_DOCUMENTS, DEMO_MODEL, FULL, load_study
 from study.digest import code_digest, environment_digest
 from study.paths import paths_of, pattern
+from study.provenance import provenance
 
 try:
     STUDY = load_study(

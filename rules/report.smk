@@ -88,3 +88,8 @@ rule write_config:
         "Write down the config in full"
     shell:
         "printf %s {params.text:q} > {output} 2> {log}"
+
+
+onsuccess:
+    benchmarks = [job.benchmark for job in workflow.dag.jobs if job.benchmark]
+    write_json(f"{STUDY_FOLDER}/provenance.json", provenance(benchmarks))
