@@ -304,11 +304,11 @@ def test_the_least_favourable_layer_decides():
     residuals.loc[one, "h"] = residuals.loc[one, "r"].to_numpy()
     spoiled = ModelResults(tables.errors, tables.sets, residuals, tables.methods, BOOTSTRAP, seed=0)
     options = {"quantity": "h", "expect": "above"}
-    before = STATISTICS["set_norm_ratio"](tables, ["rtn2"], options)
-    after = STATISTICS["set_norm_ratio"](spoiled, ["rtn2"], options)
-    assert before.low > 1
-    assert after.high < 1
-    assert after.detail == "layer 5; above 1 in 2 of 3 upper layers"
+    before = STATISTICS["set_norm_difference"](tables, ["rtn2"], options)
+    after = STATISTICS["set_norm_difference"](spoiled, ["rtn2"], options)
+    assert before.low > 0
+    assert after.high < 0
+    assert after.detail == "layer 5; above 0 in 2 of 3 upper layers"
 
 
 def test_statistics_equal_plain_definitions():

@@ -244,8 +244,10 @@ def residual_correlation_gap(
     return results.measure(z - r, names, f"r {r[0]:.2f}, z {z[0]:.2f}")
 
 
-def set_norm_ratio(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
-    """Norm in D_large over norm in D_ctrl, mean over methods, in the least favourable upper layer.
+def set_norm_difference(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Relative difference of the norm in D_large from that in D_ctrl, in one upper layer.
+
+    norm(D_large) / norm(D_ctrl) - 1, mean over methods, in the least favourable upper layer.
 
     The statement is about every upper layer, so the layer that speaks most against it is judged,
     with its own interval: it holds only if it holds there.
@@ -257,15 +259,16 @@ def set_norm_ratio(results: ModelResults, names: Sequence[str], options: dict) -
             results.member(name, "control"),
             results.counts,
         )[RATIO][:, _index(options)]
+        - 1
         for name in names
     ]
     by_layer = np.mean(per_method, axis=0)
     layers = by_layer.shape[1]
     upper = by_layer[:, layers // 2 :]
     worst = int((np.argmax if options["expect"] == "below" else np.argmin)(upper[0]))
-    holds = np.sum(upper[0] < 1 if options["expect"] == "below" else upper[0] > 1)
+    holds = np.sum(upper[0] < 0 if options["expect"] == "below" else upper[0] > 0)
     detail = (
-        f"layer {layers // 2 + worst + 1}; {options['expect']} 1 in {holds} of {upper.shape[1]} "
+        f"layer {layers // 2 + worst + 1}; {options['expect']} 0 in {holds} of {upper.shape[1]} "
         "upper layers"
     )
     return results.measure(upper[:, worst], names, detail)
@@ -322,7 +325,7 @@ STATISTICS: dict[str, Statistic] = {
         residual_correlation,
         residual_depth_slope,
         residual_correlation_gap,
-        set_norm_ratio,
+        set_norm_difference,
         large_nll_gap,
         perplexity_on_large,
         long_tail_gap,

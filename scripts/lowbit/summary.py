@@ -24,6 +24,9 @@ from lowbit.tables import Method, by_document, document_ids, membership
 WORST_DOCUMENTS = 10
 EXCERPT_CHARACTERS = 90
 
+STRENGTHS = ((0.3, "Weakly"), (0.6, "Partly"), (np.inf, "Yes"))
+"""How to call a mean correlation below a bound, where its interval is above 0."""
+
 FIGURES = {
     "error_distribution": "errors by method",
     "overlap": "overlap of the worst documents",
@@ -122,7 +125,8 @@ def _agreement(model: ModelSummary) -> str:
     if overall.empty:
         return f"{question} Not measured: the study has no two methods of different quantizers."
     row = overall.iloc[0]
-    answer = _verdict(row["low"], row["high"], "Yes", "No, rather different ones", "Not shown")
+    strength = next(word for bound, word in STRENGTHS if row["mean_pearson"] < bound)
+    answer = _verdict(row["low"], row["high"], strength, "No, rather different ones", "Not shown")
     widths = model.by_bits[model.by_bits["bits_a"].astype(str) != ALL]
     ordered = widths.sort_values("mean_pearson", kind="stable")
     ends = " to ".join(
