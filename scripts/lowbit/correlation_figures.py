@@ -111,7 +111,7 @@ def _scatter_panel(axes: "Axes", wide: pd.DataFrame, pair) -> None:
     axes.axvline(0, **plotting.REFERENCE)
     axes.set_xlabel(f"{pair.method_a}")
     axes.set_ylabel(f"{pair.method_b}")
-    axes.locator_params(nbins=5)
+    axes.locator_params(nbins=4)
     axes.set_title(
         f"r = {pair.pearson:.2f} [{pair.pearson_low:.2f}, {pair.pearson_high:.2f}]", fontsize=9
     )

@@ -118,7 +118,9 @@ def styles(methods: Sequence[Method]) -> dict[str, dict]:
 
 def band(axes: "Axes", frame: pd.DataFrame, value: str, style: dict, label: str) -> None:
     """Draw `value` by layer with the interval `low` to `high` as a band."""
-    axes.plot(frame["layer"], frame[value], label=label, markersize=4, linewidth=1.5, **style)
+    axes.plot(
+        frame["layer"], frame[value], label=label, **{"markersize": 4, "linewidth": 1.5} | style
+    )
     axes.fill_between(
         frame["layer"], frame["low"], frame["high"], color=style["color"], alpha=0.15, linewidth=0
     )
