@@ -1,1 +1,1 @@
-"""The library: pure functions on arrays and modules. No Snakemake, no config, no paths of a study."""
+"""The library: functions on arrays and modules. No Snakemake, no config, no paths of a study."""
