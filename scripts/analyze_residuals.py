@@ -24,10 +24,10 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit import residual_analysis
+    from lowbit.analysis import residual_analysis
+    from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.files import write_csv
     from lowbit.settings import parse_settings
-    from lowbit.statistics import BootstrapSettings
 
     settings = parse_settings(BootstrapSettings, arguments.settings, "--settings")
     residuals = pd.read_parquet(arguments.residuals)

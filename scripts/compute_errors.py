@@ -42,10 +42,10 @@ def read_scores(record: Path) -> dict:
 def main() -> None:
     """Read scores and tokens, write four tables."""
     arguments = parse_arguments()
-    from lowbit import error_sets
+    from lowbit.analysis import error_sets
+    from lowbit.analysis.tables import by_document
+    from lowbit.inputs.tokens import read_tokens
     from lowbit.settings import parse_settings
-    from lowbit.tables import by_document
-    from lowbit.tokens import read_tokens
 
     settings = parse_settings(error_sets.ErrorSettings, arguments.settings, "--settings")
     errors = error_sets.error_table(read_scores(arguments.scores))

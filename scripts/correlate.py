@@ -23,11 +23,11 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.correlation import correlation_tables
+    from lowbit.analysis.correlation import correlation_tables
+    from lowbit.analysis.statistics import BootstrapSettings
+    from lowbit.analysis.tables import methods_from_config, require_methods
     from lowbit.files import write_csv
     from lowbit.settings import parse_json, parse_settings
-    from lowbit.statistics import BootstrapSettings
-    from lowbit.tables import methods_from_config, require_methods
 
     settings = parse_settings(BootstrapSettings, arguments.settings, "--settings")
     methods = methods_from_config(parse_json(arguments.methods, "--methods"))

@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Locate, read, write."""
     arguments = parse_arguments()
-    from lowbit.documents import document_files, locate_documents, read_documents
+    from lowbit.inputs.documents import document_files, locate_documents, read_documents
 
     path = locate_documents(arguments.source, arguments.demo)
     table = read_documents(path, arguments.text_column, arguments.id_column)

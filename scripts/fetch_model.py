@@ -37,7 +37,7 @@ def link_directory(link: Path, directory: Path) -> None:
 def main() -> None:
     """Check, then link, then record: a record without a usable model cannot be left behind."""
     arguments = parse_arguments()
-    from lowbit.models import locate_model, resolve
+    from lowbit.inputs.models import locate_model, resolve
 
     directory = locate_model(arguments.source, arguments.demo)
     record = resolve(arguments.source, directory)

@@ -33,14 +33,14 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.claim_report import claims_markdown
-    from lowbit.claim_statistics import STATISTICS, ModelResults
-    from lowbit.claims import read_paper
+    from lowbit.analysis.statistics import BootstrapSettings
+    from lowbit.analysis.tables import methods_from_config, require_methods
+    from lowbit.claims.judging import Study, judge
+    from lowbit.claims.paper import read_paper
+    from lowbit.claims.report import claims_markdown
+    from lowbit.claims.statistics import STATISTICS, ModelResults
     from lowbit.files import write_csv, write_text
-    from lowbit.judging import Study, judge
     from lowbit.settings import parse_json, parse_settings
-    from lowbit.statistics import BootstrapSettings
-    from lowbit.tables import methods_from_config, require_methods
 
     models = parse_json(arguments.models, "--models")
     documents = parse_json(arguments.document_settings, "--document-settings")

@@ -24,9 +24,10 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit import error_figures, plotting
+    from lowbit.analysis.tables import methods_from_config, require_methods
+    from lowbit.figures import errors as error_figures
+    from lowbit.figures import plotting
     from lowbit.settings import parse_json
-    from lowbit.tables import methods_from_config, require_methods
 
     methods = methods_from_config(parse_json(arguments.methods, "--methods"))
     errors = pd.read_parquet(arguments.errors)

@@ -19,8 +19,8 @@ def main() -> None:
     arguments = parse_arguments()
     import torch
 
-    from lowbit.checkpoint import directory_of, load_model
-    from lowbit.probe import make_probe
+    from lowbit.inputs.checkpoint import directory_of, load_model
+    from lowbit.quantization.probe import make_probe
 
     torch.set_num_threads(arguments.threads)
     model = load_model(directory_of(arguments.model), torch.float32)

@@ -33,9 +33,9 @@ def main() -> None:
     settings = complete_settings(arguments.quantizer, settings, arguments.name)
     import torch
 
-    from lowbit import quantize_model, quantized
-    from lowbit.checkpoint import directory_of, load_model
-    from lowbit.probe import check_probe
+    from lowbit.inputs.checkpoint import directory_of, load_model
+    from lowbit.quantization import quantize_model, quantized
+    from lowbit.quantization.probe import check_probe
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)

@@ -24,9 +24,9 @@ def main() -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    from lowbit.engine import Engine
-    from lowbit.residuals import residual_norms
-    from lowbit.tokens import read_tokens
+    from lowbit.engine.engine import Engine
+    from lowbit.engine.residuals import residual_norms
+    from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
     doc_ids, token_ids = read_tokens(arguments.tokens)

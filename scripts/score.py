@@ -84,10 +84,10 @@ def score(
     """Walk the full-precision model and all `pending` methods over the documents; write each."""
     from tqdm import tqdm
 
-    from lowbit.engine import Engine
-    from lowbit.scoring import join, score_documents
-    from lowbit.tokens import read_tokens
-    from lowbit.walk import FULL
+    from lowbit.engine.engine import Engine
+    from lowbit.engine.scoring import join, score_documents
+    from lowbit.engine.walk import FULL
+    from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
     variants = [

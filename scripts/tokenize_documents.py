@@ -40,7 +40,7 @@ def encode_documents(documents: "pd.DataFrame", model_record: Path, start: int |
     """Tokenize every text with the model's tokenizer."""
     from tqdm import tqdm
 
-    from lowbit.tokenizer import encode, load_tokenizer
+    from lowbit.inputs.tokenizer import encode, load_tokenizer
 
     tokenizer = load_tokenizer(model_record.parent / "files")
     with tqdm(total=len(documents), desc="tokenize", unit="document") as bar:
@@ -52,8 +52,8 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.tokenizer import tokenizer_sha256
-    from lowbit.tokens import check_vocabulary, choose_rows, write_tokens
+    from lowbit.inputs.tokenizer import tokenizer_sha256
+    from lowbit.inputs.tokens import check_vocabulary, choose_rows, write_tokens
 
     model = read_json(arguments.model)
     documents = pd.read_parquet(arguments.documents)

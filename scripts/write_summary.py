@@ -49,11 +49,11 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
+    from lowbit.analysis.statistics import BootstrapSettings
+    from lowbit.analysis.tables import methods_from_config
     from lowbit.files import write_text
     from lowbit.settings import parse_json, parse_settings
-    from lowbit.statistics import BootstrapSettings
     from lowbit.summary import summary_markdown
-    from lowbit.tables import methods_from_config
 
     models = parse_json(arguments.models, "--models")
     text = summary_markdown(

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowbit.bitstream import pack, row_bytes, unpack
+from lowbit.quantization.bitstream import pack, row_bytes, unpack
 
 CODES = st.tuples(st.integers(1, 8), st.integers(0, 5), st.integers(1, 70), st.integers(0, 2**32))
 

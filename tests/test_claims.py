@@ -6,14 +6,14 @@ import pytest
 import yaml
 from synthetic_study import METHODS, make_residuals, make_scores
 
-from lowbit.claim_report import claims_markdown, verdict_counts
-from lowbit.claim_statistics import STATISTICS, Measurement, ModelResults, NotMeasured
-from lowbit.claims import read_paper
-from lowbit.error_sets import ErrorSettings, choose_sets, error_table, sets_table
+from lowbit.analysis.error_sets import ErrorSettings, choose_sets, error_table, sets_table
+from lowbit.analysis.statistics import BootstrapSettings
+from lowbit.analysis.tables import by_document, methods_from_config
+from lowbit.claims.judging import Study, judge, judge_direction, judge_figure, repository
+from lowbit.claims.paper import read_paper
+from lowbit.claims.report import claims_markdown, verdict_counts
+from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
 from lowbit.errors import InputError
-from lowbit.judging import Study, judge, judge_direction, judge_figure, repository
-from lowbit.statistics import BootstrapSettings
-from lowbit.tables import by_document, methods_from_config
 
 INPUTS = "claims/inputs.yaml"
 BOOTSTRAP = BootstrapSettings(resamples=300, confidence=0.95)

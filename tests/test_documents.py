@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from run_script import run_script
 
-from lowbit.documents import document_files, locate_documents, read_documents
 from lowbit.errors import InputError
 from lowbit.files import read_json, sha256
+from lowbit.inputs.documents import document_files, locate_documents, read_documents
 
 
 def write_jsonl(path: Path, rows: list[Any]) -> Path:

@@ -9,16 +9,16 @@ import torch
 from tiny_models import MODELS, build, token_ids
 from torch import nn
 
-from lowbit import gates
-from lowbit.decoder import Decoder
-from lowbit.engine import Engine
+from lowbit.engine import gates
+from lowbit.engine.decoder import Decoder
+from lowbit.engine.engine import Engine
+from lowbit.engine.loading import load_decoder
+from lowbit.engine.losses import token_losses
+from lowbit.engine.residuals import residual_norms
+from lowbit.engine.scoring import join, score_documents
+from lowbit.engine.walk import FULL, Stream, own_parameters, walk
 from lowbit.errors import GateError, InputError
 from lowbit.files import sha256
-from lowbit.loading import load_decoder
-from lowbit.losses import token_losses
-from lowbit.residuals import residual_norms
-from lowbit.scoring import join, score_documents
-from lowbit.walk import FULL, Stream, own_parameters, walk
 
 FULL_STREAM = Stream(FULL, own_parameters)
 
@@ -112,7 +112,7 @@ def test_losses_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> N
     normed = {"full": torch.randn(3, 9, 8), "other": torch.randn(3, 9, 8)}
     with torch.inference_mode():
         whole = token_losses(head, normed, ids, "full")["other"]
-        monkeypatch.setattr("lowbit.losses.LOGITS_PER_CHUNK", 150)
+        monkeypatch.setattr("lowbit.engine.losses.LOGITS_PER_CHUNK", 150)
         parts = token_losses(head, normed, ids, "full")["other"]
     torch.testing.assert_close(whole.nll, parts.nll, atol=1e-6, rtol=0)
     torch.testing.assert_close(whole.kl, parts.kl, atol=1e-6, rtol=0)

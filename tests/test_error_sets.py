@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lowbit.error_sets import (
+from lowbit.analysis.error_sets import (
     DocumentSets,
     ErrorSettings,
     choose_sets,

@@ -13,9 +13,9 @@ from run_script import run_script
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import CONFIGS, CONTEXT, START_TOKENS, VOCABULARY, write_checkpoint
 
-from lowbit import models
 from lowbit.errors import InputError
 from lowbit.files import read_json, sha256
+from lowbit.inputs import models
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lowbit.near_duplicates import drop_near_duplicates, jaccard_similarities, ngram_ids
+from lowbit.inputs.near_duplicates import drop_near_duplicates, jaccard_similarities, ngram_ids
 
 
 def grams(row: np.ndarray, ngram: int) -> set[tuple[int, ...]]:

@@ -13,12 +13,21 @@ import pytest
 from run_script import run_script
 from synthetic_study import LAYERS, METHODS, make_residuals, make_scores
 
-from lowbit import correlation_figures, error_figures, plotting, residual_figures
-from lowbit.correlation import correlation_tables
-from lowbit.error_sets import ErrorSettings, choose_sets, error_table, overlap_table, sets_table
-from lowbit.residual_analysis import norms_by_set, residual_correlations
-from lowbit.statistics import BootstrapSettings
-from lowbit.tables import by_document, methods_from_config
+from lowbit.analysis.correlation import correlation_tables
+from lowbit.analysis.error_sets import (
+    ErrorSettings,
+    choose_sets,
+    error_table,
+    overlap_table,
+    sets_table,
+)
+from lowbit.analysis.residual_analysis import norms_by_set, residual_correlations
+from lowbit.analysis.statistics import BootstrapSettings
+from lowbit.analysis.tables import by_document, methods_from_config
+from lowbit.figures import correlation as correlation_figures
+from lowbit.figures import errors as error_figures
+from lowbit.figures import plotting
+from lowbit.figures import residuals as residual_figures
 
 BOOTSTRAP = BootstrapSettings(resamples=50, confidence=0.95)
 

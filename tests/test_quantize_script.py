@@ -15,11 +15,12 @@ from transformers import AutoModelForCausalLM
 
 import probe_model
 import quantize
-from lowbit import probe, quantize_model, quantizers
-from lowbit.checkpoint import load_model
+from lowbit import quantizers
 from lowbit.errors import InputError
 from lowbit.files import read_json, write_json
-from lowbit.quantized import QuantizedWeights, relative_error
+from lowbit.inputs.checkpoint import load_model
+from lowbit.quantization import probe, quantize_model
+from lowbit.quantization.quantized import QuantizedWeights, relative_error
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 RTN = {"bits": 3, "group_size": 32, "symmetric": False}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lowbit.bitstream import row_bytes
 from lowbit.errors import InputError
 from lowbit.files import sha256, write_json
-from lowbit.quantized import (
+from lowbit.quantization.bitstream import row_bytes
+from lowbit.quantization.quantized import (
     QuantizedLayer,
     QuantizedWeights,
     bits_per_weight,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowbit.errors import InputError
-from lowbit.quantized import QuantizedLayer, dequantize, relative_error, split_groups
+from lowbit.quantization.quantized import QuantizedLayer, dequantize, relative_error, split_groups
 from lowbit.quantizers import (
     QUANTIZERS,
     complete_settings,

@@ -16,7 +16,7 @@ from torch import nn
 import score
 from lowbit.errors import InputError, run
 from lowbit.files import read_json, sha256, write_json
-from lowbit.quantized import dequantize, describe, write_quantized
+from lowbit.quantization.quantized import dequantize, describe, write_quantized
 from lowbit.quantizers import rtn
 
 SETTINGS = {

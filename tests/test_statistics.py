@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lowbit.errors import InputError
-from lowbit.statistics import (
+from lowbit.analysis.statistics import (
     BootstrapSettings,
     estimate,
     expected_jaccard,
@@ -19,6 +18,7 @@ from lowbit.statistics import (
     summarise,
     top_counts,
 )
+from lowbit.errors import InputError
 
 SETTINGS = BootstrapSettings(resamples=200, confidence=0.9)
 
@@ -71,7 +71,7 @@ def test_chunked_ranks_equal_unchunked(sample, monkeypatch):
     x, y = sample
     counts = resample_counts(len(x), SETTINGS, seed=0)
     whole = spearman_draws(x, y, counts)
-    monkeypatch.setattr("lowbit.statistics.CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("lowbit.analysis.statistics.CHUNK_ELEMENTS", 1000)
     np.testing.assert_array_equal(spearman_draws(x, y, counts), whole)
 
 

@@ -17,9 +17,9 @@ from tokenizers import processors
 
 from lowbit.errors import InputError
 from lowbit.files import read_json, write_json
-from lowbit.models import resolve
-from lowbit.tokenizer import encode, find_start_token, load_tokenizer, tokenizer_sha256
-from lowbit.tokens import TokenRows, check_vocabulary, choose_rows, read_tokens, write_tokens
+from lowbit.inputs.models import resolve
+from lowbit.inputs.tokenizer import encode, find_start_token, load_tokenizer, tokenizer_sha256
+from lowbit.inputs.tokens import TokenRows, check_vocabulary, choose_rows, read_tokens, write_tokens
 
 
 @pytest.fixture(scope="module", params=list(START_TOKENS))
@@ -122,7 +122,7 @@ def test_the_file_keeps_rows_and_type(tmp_path: Path) -> None:
 
 
 def test_reading_needs_neither_torch_nor_transformers() -> None:
-    code = "import sys, lowbit.tokens; sys.exit('torch' in sys.modules)"
+    code = "import sys, lowbit.inputs.tokens; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, check=True)
 
 

@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture in `lowbit.roles`."""
+"""Tiny random models of every architecture in `lowbit.engine.roles`."""
 
 from collections.abc import Callable
 

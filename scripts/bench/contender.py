@@ -82,10 +82,10 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def _walk(directory: Path, rows: np.ndarray, batch: int, variants: int) -> tuple[int, float, float]:
-    from lowbit.engine import Engine
-    from lowbit.loading import load_decoder
-    from lowbit.losses import token_losses
-    from lowbit.walk import FULL, Stream, walk
+    from lowbit.engine.engine import Engine
+    from lowbit.engine.loading import load_decoder
+    from lowbit.engine.losses import token_losses
+    from lowbit.engine.walk import FULL, Stream, walk
 
     cpu = torch.device("cpu")
     decoder, parameters = load_decoder(directory, "resident", torch.float32, cpu)

@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
-from lowbit.claim_report import counts_sentence
-from lowbit.correlation import ALL
-from lowbit.error_sets import FULL
-from lowbit.markdown import number, number_with_interval, plain, table
-from lowbit.statistics import (
+from lowbit.analysis.correlation import ALL
+from lowbit.analysis.error_sets import FULL
+from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     BootstrapSettings,
     mean_draws,
     resample_counts,
     summarise,
 )
-from lowbit.tables import Method, by_document, document_ids, membership
+from lowbit.analysis.tables import Method, by_document, document_ids, membership
+from lowbit.claims.report import counts_sentence
+from lowbit.markdown import number, number_with_interval, plain, table
 
 WORST_DOCUMENTS = 10
 EXCERPT_CHARACTERS = 90

@@ -27,9 +27,9 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
-from lowbit import documents as document_sources
-from lowbit import models as model_sources
 from lowbit.errors import InputError
+from lowbit.inputs import documents as document_sources
+from lowbit.inputs import models as model_sources
 from lowbit.quantizers import QUANTIZERS
 from study.messages import Key, explain, line_of
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lowbit import documents as document_sources
-from lowbit import models as model_sources
 from lowbit.errors import InputError
 from lowbit.files import read_json, sha256, write_json
-from lowbit.sources import find_source
+from lowbit.inputs import documents as document_sources
+from lowbit.inputs import models as model_sources
+from lowbit.inputs.sources import find_source
 from study.config import FULL, Study
 
 RESULTS = "results"

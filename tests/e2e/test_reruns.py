@@ -58,17 +58,17 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
     for weights in done.folder.glob("results/models/*/quantized/*/weights.safetensors"):
         weights.unlink()
     assert not done.plan()
-    done.edit("scripts/lowbit/scoring.py")
+    done.edit("scripts/lowbit/engine/scoring.py")
     assert {"quantize_rtn", "quantize_nf", "quantize_hqq", "score"} <= set(done.plan())
 
 
 @pytest.mark.parametrize(
     ("module", "rules"),
     [
-        ("claim_report", {"judge_claims", "render_pages", "write_summary"}),
-        ("correlation", {"correlate", "plot_correlation", "render_pages", "write_summary"}),
-        ("error_figures", {"plot_errors", "plot_correlation"}),
-        ("scoring", {"score"} | AFTER_SCORES),
+        ("claims/report", {"judge_claims", "render_pages", "write_summary"}),
+        ("analysis/correlation", {"correlate", "plot_correlation", "render_pages", "write_summary"}),
+        ("figures/errors", {"plot_errors", "plot_correlation"}),
+        ("engine/scoring", {"score"} | AFTER_SCORES),
         ("quantizers/hqq", {"quantize_hqq", "score"} | AFTER_SCORES),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_changed_module_reruns_what_imports_it(module: str, rules: set[str], d
 
 
 def test_an_equal_result_after_a_rerun(done: Copy, finished: Copy) -> None:
-    done.edit("scripts/lowbit/claim_report.py")
+    done.edit("scripts/lowbit/claims/report.py")
     again = done.study()
     assert dict(again.rules) == {"judge_claims": 1, "render_pages": 1, "write_summary": 1}
     assert done.results() == finished.results()

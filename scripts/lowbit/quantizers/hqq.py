@@ -7,7 +7,7 @@ from hqq.core.quantize import BaseQuantizeConfig, HQQLinear, Quantizer
 from torch import Tensor
 
 from lowbit.errors import InputError
-from lowbit.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
+from lowbit.quantization.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
 
 LIBRARY = "hqq"
 

@@ -8,7 +8,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from lowbit.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
+from lowbit.quantization.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
 
 LIBRARY = "torch"
 

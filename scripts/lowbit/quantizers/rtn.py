@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lowbit.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
+from lowbit.quantization.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
 
 LIBRARY = "torch"
 

@@ -12,10 +12,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lowbit.engine.roles import decoder_blocks
 from lowbit.errors import InputError
-from lowbit.quantized import GroupSize, QuantizedLayer, dequantize, describe, relative_error
+from lowbit.quantization.quantized import (
+    GroupSize,
+    QuantizedLayer,
+    dequantize,
+    describe,
+    relative_error,
+)
 from lowbit.quantizers import rtn
-from lowbit.roles import decoder_blocks
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lowbit import plotting
-from lowbit.tables import Method
+from lowbit.analysis.tables import Method
+from lowbit.figures import plotting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lowbit.claims import Paper
-from lowbit.judging import DIFFERS, REPRODUCED
+from lowbit.claims.judging import DIFFERS, REPRODUCED
+from lowbit.claims.paper import Paper
 from lowbit.markdown import number_with_interval, table
 
 NOT_RUN = "not run"

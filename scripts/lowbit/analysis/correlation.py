@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from lowbit.statistics import (
+from lowbit.analysis.statistics import (
     BootstrapSettings,
     pearson_draws,
     require_documents,
@@ -19,7 +19,7 @@ from lowbit.statistics import (
     spearman_draws,
     summarise,
 )
-from lowbit.tables import Method, by_document
+from lowbit.analysis.tables import Method, by_document
 
 ALL = "all"
 """Bit width of the row that averages over all pairs of different quantizers."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lowbit.statistics import (
+from lowbit.analysis.statistics import (
     BootstrapSettings,
     mean_draws,
     pearson_draws,
@@ -20,7 +20,7 @@ from lowbit.statistics import (
     spearman_draws,
     summarise,
 )
-from lowbit.tables import (
+from lowbit.analysis.tables import (
     QUANTITIES,
     by_document,
     document_ids,

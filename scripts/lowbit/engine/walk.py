@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowbit.decoder import Decoder, Tap
+from lowbit.engine.decoder import Decoder, Tap
 
 FULL = "full"
 """The reserved name of the unquantized model."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lowbit.decoder import Decoder
+from lowbit.engine.decoder import Decoder
+from lowbit.engine.walk import Stream
 from lowbit.errors import InputError
-from lowbit.quantized import QuantizedWeights
-from lowbit.walk import Stream
+from lowbit.quantization.quantized import QuantizedWeights
 
 
 def quantized_stream(

@@ -17,8 +17,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
+from lowbit.analysis.tables import Method
 from lowbit.files import atomic
-from lowbit.tables import Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowbit import gates
-from lowbit.checkpoint import directory_of
-from lowbit.decoder import Decoder
-from lowbit.loading import load_decoder, pick_device
-from lowbit.streams import quantized_stream
-from lowbit.walk import FULL, Stream
+from lowbit.engine import gates
+from lowbit.engine.decoder import Decoder
+from lowbit.engine.loading import load_decoder, pick_device
+from lowbit.engine.streams import quantized_stream
+from lowbit.engine.walk import FULL, Stream
+from lowbit.inputs.checkpoint import directory_of
 
 STREAM_SHARD = 256
 """Documents whose hidden states are held at once where weights are read block by block."""

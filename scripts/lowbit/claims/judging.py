@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from lowbit.claim_statistics import STATISTICS, Measurement, ModelResults, NotMeasured
-from lowbit.claims import ALL_MODELS, KEY_SEPARATOR, Claim, Direction, Paper
-from lowbit.error_sets import FULL
+from lowbit.analysis.error_sets import FULL
+from lowbit.claims.paper import ALL_MODELS, KEY_SEPARATOR, Claim, Direction, Paper
+from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
 
 REPRODUCED = "reproduced"
 DIFFERS = "differs"

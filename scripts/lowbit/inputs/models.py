@@ -11,11 +11,11 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lowbit.engine.roles import find_architecture
 from lowbit.errors import InputError
 from lowbit.files import read_json, sha256
-from lowbit.roles import find_architecture
-from lowbit.sources import Source, embedded, find_source, on_disk
-from lowbit.tokenizer import VOCABULARY_FILES, find_start_token, load_tokenizer
+from lowbit.inputs.sources import Source, embedded, find_source, on_disk
+from lowbit.inputs.tokenizer import VOCABULARY_FILES, find_start_token, load_tokenizer
 
 if TYPE_CHECKING:
     pass
@@ -213,7 +213,7 @@ def read_architecture(directory: Path) -> str:
     """The Hugging Face class that the model was saved from, such as `LlamaForCausalLM`.
 
     Raises:
-        InputError: none or several are named, or one without an entry in `lowbit.roles`.
+        InputError: none or several are named, or one without an entry in `lowbit.engine.roles`.
     """
     names = read_config(directory).get("architectures") or []
     if len(names) != 1:

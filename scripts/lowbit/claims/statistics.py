@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.error_sets import FULL
-from lowbit.residual_analysis import RATIO, norm_error_draws, set_draws
-from lowbit.statistics import (
+from lowbit.analysis.error_sets import FULL
+from lowbit.analysis.residual_analysis import RATIO, norm_error_draws, set_draws
+from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     BootstrapSettings,
     estimate,
@@ -30,7 +30,7 @@ from lowbit.statistics import (
     resample_counts,
     top_counts,
 )
-from lowbit.tables import (
+from lowbit.analysis.tables import (
     QUANTITIES,
     Method,
     by_document,

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowbit.decoder import Tap
-from lowbit.engine import Engine
-from lowbit.walk import walk
+from lowbit.engine.decoder import Tap
+from lowbit.engine.engine import Engine
+from lowbit.engine.walk import walk
 
 QUANTITIES = {"r": "residual_mid", "z": "residual_out", "h": "mlp_in"}
 """The paper's letter of each activation, and its role."""

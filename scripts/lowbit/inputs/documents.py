@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import InputError
-from lowbit.sources import Source, embedded, find_source, on_disk
+from lowbit.inputs.sources import Source, embedded, find_source, on_disk
 
 SOURCES: dict[str, Source] = {
     "demo": Source("demo", embedded, local=True),

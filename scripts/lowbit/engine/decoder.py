@@ -2,7 +2,7 @@
 
 Nothing of a model is written again here: embeddings, masks, positions, blocks, final norm and head
 are the modules' own. The blocks are stepped one by one so that several weight sets can advance in
-lockstep (`lowbit.walk`) and activations can be read or replaced on the way.
+lockstep (`lowbit.engine.walk`) and activations can be read or replaced on the way.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lowbit.engine.roles import decoder_blocks, find_architecture, role_sites
 from lowbit.errors import InputError
-from lowbit.roles import decoder_blocks, find_architecture, role_sites
 
 Tap = Callable[[Tensor], Tensor | None]
 """Called with an activation `[batch, length, width]`; what it returns, if not None, replaces it."""

@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lowbit import plotting
-from lowbit.error_figures import MAXIMUM_POINTS, symmetric, triangle
-from lowbit.tables import Method
+from lowbit.analysis.tables import Method
+from lowbit.figures import plotting
+from lowbit.figures.errors import MAXIMUM_POINTS, symmetric, triangle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

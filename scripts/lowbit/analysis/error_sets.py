@@ -12,10 +12,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from lowbit.analysis.statistics import expected_jaccard
+from lowbit.analysis.tables import document_ids
 from lowbit.errors import InputError
-from lowbit.near_duplicates import drop_near_duplicates
-from lowbit.statistics import expected_jaccard
-from lowbit.tables import document_ids
+from lowbit.inputs.near_duplicates import drop_near_duplicates
 
 FULL = "full"
 """Reserved method name of the unquantized model."""

@@ -1,6 +1,6 @@
 """Quantized weights: what they are in memory, on disk, and how full weights come back from them.
 
-On disk a module has `<module>.codes` (`lowbit.bitstream`), and as the quantizer needs them
+On disk a module has `<module>.codes` (packed by `bitstream`), and as the quantizer needs them
 `.scales`, `.zeros`, `.codebook`, `.permutation`, `.folded_scale`; every other tensor of the file is
 a parameter of the model that the quantizer changed, under its own name. The method's record holds
 each module's shape, bits, group size and axis (`describe`).
@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lowbit.bitstream import pack, row_bytes, unpack
 from lowbit.errors import InputError
 from lowbit.files import atomic, read_json, sha256
+from lowbit.quantization.bitstream import pack, row_bytes, unpack
 
 GroupSize = int | str
 """Weights that share a scale: a number of them, "row" (one output row) or "tensor" (all)."""

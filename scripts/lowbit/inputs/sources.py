@@ -1,7 +1,7 @@
 """Where models and documents come from: the `kind:argument` text of the config.
 
-`lowbit.models.SOURCES` and `lowbit.documents.SOURCES` hold the kinds. A new kind is one function
-and one line there.
+`SOURCES` of `lowbit.inputs.models` and of `lowbit.inputs.documents` holds the kinds. A new kind is
+one function and one line there.
 """
 
 from collections.abc import Callable, Mapping

@@ -145,7 +145,7 @@ def find_architecture(name: str) -> Architecture:
         raise InputError(
             f"architecture {name} is not known: its roles {', '.join(ROLES)} are missing. "
             f"Known are {', '.join(sorted(ARCHITECTURES))}. "
-            "Add one entry to ARCHITECTURES in scripts/lowbit/roles.py."
+            "Add one entry to ARCHITECTURES in scripts/lowbit/engine/roles.py."
         )
     return ARCHITECTURES[name]
 

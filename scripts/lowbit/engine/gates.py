@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lowbit.decoder import Decoder, Tap
+from lowbit.engine.decoder import Decoder, Tap
+from lowbit.engine.losses import token_losses
+from lowbit.engine.walk import Stream, walk
 from lowbit.errors import GateError
-from lowbit.losses import token_losses
-from lowbit.walk import Stream, walk
 
 PARITY_TOLERANCE = 1e-5
 """Largest difference of one token's NLL in nats, float32."""

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowbit.engine import Engine
-from lowbit.losses import TokenLosses, token_losses
-from lowbit.walk import FULL, Stream, walk
+from lowbit.engine.engine import Engine
+from lowbit.engine.losses import TokenLosses, token_losses
+from lowbit.engine.walk import FULL, Stream, walk
 
 
 @dataclass

@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lowbit.checkpoint import load_model
-from lowbit.decoder import Decoder
+from lowbit.engine.decoder import Decoder
+from lowbit.engine.walk import BlockParameters, own_parameters
 from lowbit.errors import InputError
 from lowbit.files import read_json
-from lowbit.walk import BlockParameters, own_parameters
+from lowbit.inputs.checkpoint import load_model
 
 
 def pick_device(name: str) -> torch.device:

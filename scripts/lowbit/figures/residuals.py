@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lowbit import plotting
-from lowbit.residual_analysis import RATIO
-from lowbit.tables import Method
+from lowbit.analysis.residual_analysis import RATIO
+from lowbit.analysis.tables import Method
+from lowbit.figures import plotting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

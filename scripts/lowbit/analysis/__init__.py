@@ -1,0 +1,1 @@
+"""Statistics over documents: errors, their correlation, residual magnitudes. No torch."""

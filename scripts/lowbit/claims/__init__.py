@@ -1,0 +1,1 @@
+"""The papers' claims as data, what measures them, and verdicts. No torch."""

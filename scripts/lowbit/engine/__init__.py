@@ -1,0 +1,1 @@
+"""The lockstep block walk: a model's streams, their activations, losses and checks."""

@@ -1,0 +1,1 @@
+"""Figures that can be read without the code. No torch."""
