@@ -66,7 +66,10 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
     ("module", "rules"),
     [
         ("claims/report", {"judge_claims", "render_pages", "write_summary"}),
-        ("analysis/correlation", {"correlate", "plot_correlation", "render_pages", "write_summary"}),
+        (
+            "analysis/correlation",
+            {"correlate", "plot_correlation", "render_pages", "write_summary"},
+        ),
         ("figures/errors", {"plot_errors", "plot_correlation"}),
         ("engine/scoring", {"score"} | AFTER_SCORES),
         ("quantizers/hqq", {"quantize_hqq", "score"} | AFTER_SCORES),
