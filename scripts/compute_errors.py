@@ -33,7 +33,7 @@ def read_scores(record: Path) -> dict:
         if not path.exists() or sha256(path) != entry["sha256"]:
             raise InputError(
                 f"{path} is missing or is not the file that {record} records for '{method}': "
-                f"delete {record} and run again, so that it is scored anew"
+                f"delete {path} and {record} and run again, so that it is scored anew"
             )
         scores[method] = pd.read_parquet(path, columns=COLUMNS)
     return scores

@@ -28,7 +28,7 @@ def link_directory(link: Path, directory: Path) -> None:
     target = directory
     if not directory.is_absolute():  # real paths: results/ may itself be a link to another disk
         target = Path(os.path.relpath(directory.resolve(), link.parent.resolve()))
-    partial = link.with_name(f"{link.name}.partial")
+    partial = link.with_name(f"{link.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     partial.symlink_to(target, target_is_directory=True)
     os.replace(partial, link)

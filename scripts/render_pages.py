@@ -32,7 +32,8 @@ def main() -> None:
 
     renderer = MarkdownIt("commonmark").enable("table")
     for source, target in zip(arguments.markdown, arguments.html, strict=True):
-        body = renderer.render(source.read_text(encoding="utf-8"))
+        text = source.read_text(encoding="utf-8").replace(".md)", ".html)")  # links between pages
+        body = renderer.render(text)
         write_text(target, PAGE.format(title=source.stem, body=body))
 
 

@@ -52,13 +52,20 @@ def main() -> None:
 
 
 def fingerprint(arguments: argparse.Namespace, method: dict[str, Any]) -> str:
-    """Hash all that a method's scores depend on; `mode` is left out, for it changes no number."""
+    """Hash all that a method's scores depend on; `mode` is left out, for it changes no number.
+
+    The device is the one found here: a full model scored on a GPU is none to set beside a method
+    scored on a CPU.
+    """
+    from lowbit.engine.loading import pick_device
+
     record = method["record"]
     made_from = {
         "model": read_json(arguments.model)["files"],
         "tokens": sha256(arguments.tokens),
         "weights": None if record is None else read_json(record)["weights_sha256"],
-        "settings": {k: v for k, v in arguments.settings.items() if k != "mode"},
+        "settings": {k: v for k, v in arguments.settings.items() if k != "mode"}
+        | {"device": pick_device(arguments.settings["device"]).type},
         "code": arguments.code,
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

@@ -160,6 +160,10 @@ MISTAKES = {
         f"methods: {{{METHOD}, x3: {{quantizer: nf, bits: 3, group_size: 32, axis: 1}}}}",
         ["methods.x3.axis is not a key that exists", "quantizer, bits, group_size"],
     ),
+    "whole rows along the outputs": (
+        f"methods: {{{METHOD}, x: {{quantizer: hqq, bits: 3, group_size: row, axis: 0}}}}",
+        ["methods.x.axis is 0, but group_size: row needs axis: 1"],
+    ),
     "bits out of range": (
         "methods:\n  a: {quantizer: rtn, bits: 9, group_size: 32}\n"
         "  b: {quantizer: hqq, bits: 7, group_size: 32}",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from tiny_models import MODELS, build, token_ids
 from torch import nn
 
@@ -35,7 +36,7 @@ def noisy_copy(decoder: Decoder, scale: float = 0.1) -> Stream:
     generator = torch.Generator().manual_seed(2)
     changed = [
         {
-            name: p + scale * torch.randn(p.shape, generator=generator)
+            name: p + (scale * torch.randn(p.shape, generator=generator)).to(p.dtype)
             for name, p in block.named_parameters()
             if p.dim() > 1
         }
@@ -88,6 +89,27 @@ def test_gate_stops_a_patch_that_does_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(gates, "ADDED_TO_RESIDUAL", ())
     with pytest.raises(GateError, match="patched everywhere from full differs"):
         gates.full_patch(decoder, FULL_STREAM, noisy_copy(decoder), ids)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_gates_allow_for_the_rounding_of_bfloat16(batch_size: int) -> None:
+    """The head runs in chunks, which bfloat16 rounds otherwise than one large product."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        vocab_size=32_768,
+    )
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    decoder, ids = Decoder(model), torch.randint(0, 32_768, (8, 64))
+    noisy = noisy_copy(decoder, 0.02)
+    cpu = torch.device("cpu")
+    engine = Engine(decoder, FULL_STREAM, torch.bfloat16, cpu, batch_size, resident=True)
+    measured = engine.check([noisy], ids.int().numpy())
+    assert measured[FULL]["batch_noise_floor"] > 0
+    assert measured["noisy"] == {"self_patch": 0.0, "full_patch": 0.0}
 
 
 def test_losses_equal_direct_formulas() -> None:

@@ -158,7 +158,7 @@ def test_a_flipped_bit_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "weights.safetensors.partial").symlink_to("/dev/full")
+    (tmp_path / f"weights.safetensors.{os.getpid()}.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         write_quantized(tmp_path / "weights.safetensors", every_kind_of_layer(), {})
     assert caught.value.errno == 28

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its place only if the block succeeds.
 
-    A killed process leaves `<path>.partial`, never a half-written `<path>`.
+    A killed process leaves `<path>.<process>.partial`, never a half-written `<path>`, and one that
+    outlived its killed parent cannot write into the file of the job that replaces it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)

@@ -193,6 +193,13 @@ class Hqq(Method):
     axis: Literal[0, 1] = 1
     """Dimension along which groups run: 1 along the inputs, 0 along the outputs."""
 
+    @field_validator("axis")
+    @classmethod
+    def _rows_are_grouped_along_inputs(cls, axis: int, info: ValidationInfo) -> int:
+        if axis == 0 and info.data.get("group_size") == "row":
+            raise ValueError("is 0, but group_size: row needs axis: 1; write group_size: 64 or so")
+        return axis
+
     def grouped_width(self, outputs: int, inputs: int) -> int:
         """With axis 0, groups run along the outputs."""
         return inputs if self.axis == 1 else outputs
@@ -449,7 +456,8 @@ def _group_problem(method: Method, linears: list[tuple[str, int, int]]) -> str |
     if not wrong:
         return None
     common = math.gcd(*widths.values())
-    valid = [str(divisor) for divisor in range(8, common + 1) if common % divisor == 0]
+    multiple = math.lcm(8, QUANTIZERS[method.quantizer].group_multiple)
+    valid = [str(n) for n in range(multiple, common + 1, multiple) if common % n == 0]
     return (
         f"is {size}, which does not divide {widths[wrong[0]]}; write one of "
         f"{', '.join(valid) or 1}. {widths[wrong[0]]} is the width of {wrong[0]}"

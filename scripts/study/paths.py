@@ -121,11 +121,13 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
     drawn = study.documents.model_dump(include={"n", "length"}) | {"seed": study.seed}
     tokens = _keyed(study.documents.name, documents, drawn)
     engine = study.engine.model_dump()
+    numeric = study.engine.model_dump(exclude={"mode"})  # both modes give the same scores
     run = {"seed": study.seed, "threads": study.engine.threads}
     methods = {
         name: _keyed(name, method.model_dump(), run) for name, method in study.methods.items()
     }
-    scores = {name: _keyed(name, keyed, engine) for name, keyed in ({FULL: FULL} | methods).items()}
+    scored = {FULL: FULL} | methods
+    scores = {name: _keyed(name, keyed, numeric) for name, keyed in scored.items()}
     residuals = _keyed(study.documents.name, tokens, engine)
     return Paths(study.study, models, documents, tokens, methods, scores, residuals)
 

@@ -19,8 +19,8 @@ from lowbit.inputs.checkpoint import directory_of
 
 STREAM_SHARD = 256
 """Documents whose hidden states are held at once where weights are read block by block."""
-PROBE_DOCUMENTS = 4
-"""Documents that the gates look at."""
+PROBE_DOCUMENTS = 2
+"""Documents that the gates look at; the noise floor between batch sizes looks at a whole batch."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ class Engine:
         Raises:
             GateError: one of them fails.
         """
-        probe = self._rows(token_ids[:PROBE_DOCUMENTS])
-        floor = gates.noise_floor(self.decoder, self.full, probe, self.batch_size)
+        batch = self._rows(token_ids[: max(PROBE_DOCUMENTS, self.batch_size)])
+        probe = batch[:PROBE_DOCUMENTS]
+        floor = gates.noise_floor(self.decoder, self.full, batch)
         parity = gates.parity(self.decoder, self.full, probe, floor)
         measured = {FULL: {"batch_noise_floor": floor, "parity_with_plain_forward": parity}}
         for stream in variants:

@@ -66,11 +66,10 @@ def full_patch(decoder: Decoder, donor: Stream, stream: Stream, token_ids: Tenso
     return _exact(target, patched, f"{stream.name} patched everywhere from {donor.name} differs")
 
 
-def noise_floor(decoder: Decoder, stream: Stream, token_ids: Tensor, batch_size: int) -> float:
-    """Largest per-token NLL difference between batches of one and of `batch_size`, nats."""
+def noise_floor(decoder: Decoder, stream: Stream, token_ids: Tensor) -> float:
+    """Largest per-token NLL difference between batches of one and one batch of all rows, nats."""
     alone = torch.cat([_nll(decoder, stream, row[None]) for row in token_ids])
-    together = [_nll(decoder, stream, batch) for batch in token_ids.split(batch_size)]
-    return float((alone - torch.cat(together)).abs().max())
+    return float((alone - _nll(decoder, stream, token_ids)).abs().max())
 
 
 def _exact(expected: Tensor, found: Tensor, what: str) -> float:
