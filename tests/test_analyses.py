@@ -163,6 +163,51 @@ def test_one_quantizer_leaves_empty_means_and_an_honest_summary(tmp_path):
     assert "Not measured: the study has no two methods of different quantizers" in text
 
 
+@pytest.fixture(scope="module")
+def parallel_study(tmp_path_factory) -> SyntheticStudy:
+    """A study of a model whose attention and MLP run in parallel: its residuals have no r."""
+    written = write_study(tmp_path_factory.mktemp("parallel"), n=60)
+    pd.read_parquet(written.residuals).drop(columns="r").to_parquet(written.residuals, index=False)
+    analyse(written)
+    return written
+
+
+def test_a_model_without_r_is_analysed_and_judged_by_its_other_norms(parallel_study):
+    for name in ("residual_correlation.csv", "residual_sets.csv"):
+        table = pd.read_csv(parallel_study.results / name)
+        assert set(table["quantity"]) == {"z", "h"}
+        assert np.isfinite(table[["low", "high"]]).all(axis=None)
+    claims = pd.read_csv(parallel_study.results.parent / "claims.csv")
+    verdicts = claims[claims["kind"] == "direction"].set_index("claim")["verdict"]
+    reason = "not run (this architecture has no r: attention and MLP run in parallel)"
+    for claim in ("residual_predicts_error", "residual_correlation_deepens",
+                  "block_output_predicts_less", "large_has_smaller_residual"):  # fmt: skip
+        assert verdicts[claim] == reason
+    assert verdicts["block_output_predicts_error"] == "reproduced"
+    assert verdicts["reversal"] in ("reproduced", "differs")
+
+
+def test_the_summary_of_a_model_without_r_says_so(parallel_study):
+    text = (parallel_study.results.parent / "summary.md").read_text()
+    assert "Not measured: this architecture has no norm(r): attention and MLP run in" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| rtn2 |"))
+    assert row.split(" | ")[-2] == "-"
+
+
+def test_the_figures_of_a_model_without_r_are_drawn(parallel_study, tmp_path):
+    files = {
+        option: [tmp_path / f"{option}.png", tmp_path / f"{option}.svg"]
+        for option in ("layers", "norms", "reversal")
+    }
+    error = run(
+        "plot_residuals.py", "--correlation", parallel_study.results / "residual_correlation.csv",
+        "--by-set", parallel_study.results / "residual_sets.csv", "--methods", json.dumps(METHODS),
+        *(part for option, paths in files.items() for part in (f"--{option}-figure", *paths)),
+    )  # fmt: skip
+    assert error == ""
+    assert all(path.stat().st_size for paths in files.values() for path in paths)
+
+
 def test_tiny_studies_run(tmp_path):
     """The smallest study that can be: one document in D_large, three methods."""
     methods = {name: METHODS[name] for name in ("rtn2", "nf2", "hqq3")}

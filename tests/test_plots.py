@@ -157,6 +157,19 @@ def test_reversal_counts_methods_that_hold_in_every_upper_layer(tables):
     assert "8 of 9 methods" in texts(residual_figures.reversal(by_set, tables.methods))
 
 
+def test_without_r_the_other_norms_are_shown(tables):
+    correlations = tables.correlations.query("quantity != 'r'")
+    by_set = tables.by_set.query("quantity != 'r'")
+    layers = residual_figures.correlation_by_layer(correlations, tables.methods)
+    assert len(layers.axes) == 6
+    assert "norm(z), after the MLP and error: r from -" in texts(layers)
+    norms = residual_figures.norms_by_set(by_set, tables.methods)
+    assert len(norms.axes) == 3
+    assert "logarithmic" not in texts(norms)
+    reversal = residual_figures.reversal(by_set, tables.methods)
+    assert "this architecture has no norm(r)" in texts(reversal)
+
+
 def test_norms_are_shown_for_the_fewest_bits(tables):
     figure = residual_figures.norms_by_set(tables.by_set, tables.methods)
     titles = [axes.get_title(loc="left") for axes in figure.axes[:3]]

@@ -17,7 +17,13 @@ from lowbit.analysis.statistics import (
     resample_counts,
     summarise,
 )
-from lowbit.analysis.tables import Method, by_document, document_ids, membership
+from lowbit.analysis.tables import (
+    PARALLEL_RESIDUAL,
+    Method,
+    by_document,
+    document_ids,
+    membership,
+)
 from lowbit.claims.report import counts_sentence
 from lowbit.markdown import number, number_with_interval, plain, table
 
@@ -177,22 +183,24 @@ def _breaking(
 
 def _prediction(model: ModelSummary) -> str:
     """Does the residual norm predict the error?"""
+    question = "*Does the full model's residual norm predict the error?*"
     last = _last_layer(model).sort_values("pearson", kind="stable")
+    if last.empty:
+        return f"{question} Not measured: this architecture has no norm(r): {PARALLEL_RESIDUAL}."
     below, above = (last["high"] < 0).sum(), (last["low"] > 0).sum()
     ends = " to ".join(
         f"{number_with_interval(row.pearson, row.low, row.high)} ({row.method})"
         for row in last.iloc[[0, -1]].itertuples()
     )
     return (
-        "*Does the full model's residual norm predict the error?* A smaller norm goes with a "
-        f"larger error for {below} of {len(last)} methods, with a smaller one for {above} "
-        f"(interval on one side of 0): r in the last layer is {ends}; every method is "
-        "in the table below."
+        f"{question} A smaller norm goes with a larger error for {below} of {len(last)} "
+        f"methods, with a smaller one for {above} (interval on one side of 0): r in the last "
+        f"layer is {ends}; every method is in the table below."
     )
 
 
 def _last_layer(model: ModelSummary) -> pd.DataFrame:
-    """Correlations of norm(r) in the last layer."""
+    """Correlations of norm(r) in the last layer; no rows if the architecture has no r."""
     frame = model.residual_correlation
     return frame[(frame["quantity"] == "r") & (frame["layer"] == frame["layer"].max())]
 
@@ -267,7 +275,7 @@ def _perplexity_table(
         if row.method != FULL:
             flips = f"{100 * row.top1_flip_rate:.1f} %"
             error = number_with_interval(*intervals[row.method])
-            cells = [bits[row.method], error, number(row.mean_kl), flips, norm[row.method]]
+            cells = [bits[row.method], error, number(row.mean_kl), flips, norm.get(row.method, "-")]
         rows.append([row.method, cells[0], f"{row.perplexity:.2f}", *cells[1:], str(row.n)])
     header = ["method", "bits", "perplexity", "mean error [nats per token]", "mean KL [nats]"]
     return table([*header, "changed top token", "r of last residual norm with error", "n"], rows)

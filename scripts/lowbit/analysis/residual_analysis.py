@@ -26,6 +26,7 @@ from lowbit.analysis.tables import (
     document_ids,
     membership,
     norms_by_document,
+    present_quantities,
 )
 
 CORRELATION_COLUMNS = ["method", "quantity", "layer", "pearson", "low", "high", "spearman", "n"]
@@ -75,8 +76,11 @@ def residual_correlations(
     settings: BootstrapSettings,
     seed: int,
 ) -> pd.DataFrame:
-    """Correlate every norm with every method's error: one row per method, quantity and layer."""
-    norms, layers = norms_by_document(residuals, document_ids(frame))
+    """Correlate every norm with every method's error: one row per method, quantity and layer.
+
+    A quantity that the architecture does not have has no rows.
+    """
+    norms, quantities, layers = _present_norms(residuals, document_ids(frame))
     errors = by_document(frame, "error", methods)
     require_documents(len(errors))
     require_variation(errors, methods, "the error")
@@ -87,7 +91,7 @@ def residual_correlations(
     rows = [
         [method, quantity, layer, r[i, j, k], low[i, j, k], high[i, j, k], rho[i, j, k], len(norms)]
         for i, method in enumerate(methods)
-        for j, quantity in enumerate(QUANTITIES)
+        for j, quantity in enumerate(quantities)
         for k, layer in enumerate(layers)
     ]
     return pd.DataFrame(rows, columns=CORRELATION_COLUMNS)
@@ -104,10 +108,10 @@ def norms_by_set(
     """Mean norm in D_large and D_ctrl by layer, with their difference (large - control) and ratio.
 
     The reversal effect: in the upper half of the layers the ratio is below 1 for r and above 1
-    for h.
+    for h. A quantity that the architecture does not have has no rows.
     """
     doc_ids = document_ids(frame)
-    norms, layers = norms_by_document(residuals, doc_ids)
+    norms, quantities, layers = _present_norms(residuals, doc_ids)
     counts = resample_counts(len(doc_ids), settings, seed)
     rows = []
     for method in methods:
@@ -116,17 +120,31 @@ def norms_by_set(
         sizes = {"large": large.sum(), "control": control.sum()}
         for name, draws in set_draws(norms, large, control, counts).items():
             n = sizes.get(name, large.sum() + control.sum())
-            rows += _set_rows(method, name, draws, layers, int(n), settings.confidence)
+            keys = [(quantity, layer) for quantity in quantities for layer in layers]
+            rows += _set_rows(method, name, draws, keys, int(n), settings.confidence)
     return pd.DataFrame(rows, columns=SET_COLUMNS)
 
 
+def _present_norms(
+    residuals: pd.DataFrame, doc_ids: np.ndarray
+) -> tuple[np.ndarray, list[str], list[int]]:
+    """Norms [documents, quantity, layer] of what the architecture has, its quantities, layers."""
+    norms, layers = norms_by_document(residuals, doc_ids)
+    quantities = present_quantities(norms)
+    return norms[:, [QUANTITIES.index(name) for name in quantities]], quantities, layers
+
+
 def _set_rows(
-    method: str, name: str, draws: np.ndarray, layers: list[int], n: int, confidence: float
+    method: str,
+    name: str,
+    draws: np.ndarray,
+    keys: list[tuple[str, int]],
+    n: int,
+    confidence: float,
 ) -> list[list]:
-    """Rows of one set from draws [1 + R, quantity, layer]."""
-    mean, low, high = summarise(draws, confidence)
+    """Rows of one set from draws [1 + R, quantity, layer]; `keys`: every quantity and layer."""
+    numbers = (column.reshape(-1) for column in summarise(draws, confidence))
     return [
-        [method, quantity, layer, name, mean[j, k], low[j, k], high[j, k], n]
-        for j, quantity in enumerate(QUANTITIES)
-        for k, layer in enumerate(layers)
+        [method, quantity, layer, name, *row, n]
+        for (quantity, layer), *row in zip(keys, *numbers, strict=True)
     ]

@@ -11,6 +11,9 @@ from lowbit.errors import InputError
 QUANTITIES = ("r", "z", "h")
 """Mean L2 norms: residual after attention (r), after the MLP (z), and the MLP's input (h)."""
 
+PARALLEL_RESIDUAL = "attention and MLP run in parallel"
+"""Why an architecture has no r: there is no residual stream between the two."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -61,6 +64,9 @@ def document_ids(frame: pd.DataFrame) -> np.ndarray:
 def norms_by_document(residuals: pd.DataFrame, doc_ids: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """Turn residuals (doc_id, layer, r, z, h) into ([documents, quantity, layer], layers).
 
+    A quantity that the architecture does not have, and the table no column of, is nan throughout;
+    see `present_quantities`.
+
     Raises `InputError` if a document of the errors has no residuals.
     """
     layers = sorted(int(layer) for layer in residuals["layer"].unique())
@@ -70,10 +76,17 @@ def norms_by_document(residuals: pd.DataFrame, doc_ids: np.ndarray) -> tuple[np.
             f"{len(missing)} documents with errors have no residuals, '{missing[0]}' first: "
             "compute residuals and errors from the same tokens"
         )
-    wide = residuals.pivot(index="doc_id", columns="layer", values=list(QUANTITIES))
+    complete = residuals.reindex(columns=["doc_id", "layer", *QUANTITIES])
+    wide = complete.pivot(index="doc_id", columns="layer", values=list(QUANTITIES))
     columns = pd.MultiIndex.from_product([QUANTITIES, layers])
     values = wide.loc[doc_ids, columns].to_numpy(float)
     return values.reshape(len(doc_ids), len(QUANTITIES), len(layers)), layers
+
+
+def present_quantities(norms: np.ndarray) -> list[str]:
+    """Names of the quantities in norms [documents, quantity, layer] that are not all nan."""
+    absent = np.isnan(norms).all(axis=(0, 2))
+    return [name for name, missing in zip(QUANTITIES, absent, strict=True) if not missing]
 
 
 def membership(sets: pd.DataFrame, method: str, name: str, doc_ids: np.ndarray) -> np.ndarray:

@@ -31,12 +31,14 @@ from lowbit.analysis.statistics import (
     top_counts,
 )
 from lowbit.analysis.tables import (
+    PARALLEL_RESIDUAL,
     QUANTITIES,
     Method,
     by_document,
     document_ids,
     membership,
     norms_by_document,
+    present_quantities,
 )
 
 
@@ -91,7 +93,7 @@ class ModelResults:
 
     @cached_property
     def norms(self) -> np.ndarray:
-        """Mean norms [documents, quantity, layer]."""
+        """Mean norms [documents, quantity, layer]; nan where the architecture has no such norm."""
         return norms_by_document(self.residuals, self.doc_ids)[0]
 
     def method(self, name: str) -> Method:
@@ -218,13 +220,15 @@ def overlap_above_chance(results: ModelResults, names: Sequence[str], options: d
 
 def residual_correlation(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean over methods of r between the last layer's norm of `quantity` and e(x)."""
-    draws = _norm_draws(results, names)[:, :, _index(options), -1]
+    place = _index(results, options["quantity"])
+    draws = _norm_draws(results, names)[:, :, place, -1]
     return results.measure(draws.mean(axis=1), names, _range_detail(draws[0], "methods"))
 
 
 def residual_depth_slope(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Least-squares slope of the mean correlation by layer against depth from 0 to 1."""
-    by_layer = _norm_draws(results, names)[:, :, _index(options)].mean(axis=1)
+    place = _index(results, options["quantity"])
+    by_layer = _norm_draws(results, names)[:, :, place].mean(axis=1)
     layers = by_layer.shape[1]
     if layers < 3:
         raise NotMeasured(f"the model has {layers} layers; a trend with depth needs 3")
@@ -239,8 +243,8 @@ def residual_correlation_gap(
     results: ModelResults, names: Sequence[str], options: dict
 ) -> Measurement:
     """Last layer's correlation of norm(z) less that of norm(r), mean over methods."""
-    draws = _norm_draws(results, names)[:, :, :, -1].mean(axis=1)
-    r, z = draws[:, QUANTITIES.index("r")], draws[:, QUANTITIES.index("z")]
+    places = [_index(results, "r"), _index(results, "z")]
+    r, z = _norm_draws(results, names)[:, :, places, -1].mean(axis=1).T
     return results.measure(z - r, names, f"r {r[0]:.2f}, z {z[0]:.2f}")
 
 
@@ -252,13 +256,14 @@ def set_norm_difference(results: ModelResults, names: Sequence[str], options: di
     The statement is about every upper layer, so the layer that speaks most against it is judged,
     with its own interval: it holds only if it holds there.
     """
+    place = _index(results, options["quantity"])
     per_method = [
         set_draws(
             results.norms,
             results.member(name, "large"),
             results.member(name, "control"),
             results.counts,
-        )[RATIO][:, _index(options)]
+        )[RATIO][:, place]
         - 1
         for name in names
     ]
@@ -388,9 +393,12 @@ def _norm_draws(results: ModelResults, names: Sequence[str]) -> np.ndarray:
     return norm_error_draws(results.norms, results.column("error", names), results.counts)
 
 
-def _index(options: dict) -> int:
-    """Place of the option `quantity` (r, z or h) in arrays of norms."""
-    return QUANTITIES.index(options["quantity"])
+def _index(results: ModelResults, quantity: str) -> int:
+    """Place of r, z or h in arrays of norms; `NotMeasured` if the architecture has no such norm."""
+    if quantity not in present_quantities(results.norms):
+        reason = f": {PARALLEL_RESIDUAL}" if quantity == "r" else ""
+        raise NotMeasured(f"this architecture has no {quantity}{reason}")
+    return QUANTITIES.index(quantity)
 
 
 def _hard_draws(results: ModelResults, name: str, options: dict) -> np.ndarray:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lowbit.analysis.residual_analysis import RATIO
-from lowbit.analysis.tables import Method
+from lowbit.analysis.tables import PARALLEL_RESIDUAL, QUANTITIES, Method
 from lowbit.figures import plotting
 
 if TYPE_CHECKING:
@@ -29,24 +29,25 @@ def correlation_by_layer(correlations: pd.DataFrame, methods: Sequence[Method]) 
     Args:
         correlations: rows of residual_correlation.csv.
     """
-    figure = _grid(
-        correlations,
-        methods,
-        "pearson",
-        ("r", "z", "h"),
-        "Pearson's r with e(x)",
-        reference=0,
-    )
+    shown = _present(correlations, QUANTITIES)
+    figure = _grid(correlations, methods, "pearson", shown, "Pearson's r with e(x)", reference=0)
     layer = correlations["layer"].max()
-    is_last = (correlations["quantity"] == "r") & (correlations["layer"] == layer)
+    is_last = (correlations["quantity"] == shown[0]) & (correlations["layer"] == layer)
     last = correlations.loc[is_last, "pearson"]
+    name = "Residual norm" if shown[0] == "r" else QUANTITY_NAMES[shown[0]]
     plotting.title(
         figure,
-        f"Residual norm and error: r from {last.min():.2f} to {last.max():.2f} in the last layer",
+        f"{name} and error: r from {last.min():.2f} to {last.max():.2f} in the last layer",
         f"Correlation over {correlations['n'].iloc[0]} documents of the mean norm at a layer with "
         "e(x), with bootstrap intervals. Below 0: documents with a small norm have large errors.",
     )
     return figure
+
+
+def _present(frame: pd.DataFrame, quantities: Sequence[str]) -> list[str]:
+    """Keep the quantities that the model has: the table has no rows of the others."""
+    found = set(frame["quantity"])
+    return [quantity for quantity in quantities if quantity in found]
 
 
 def reversal(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
@@ -55,6 +56,11 @@ def reversal(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     Args:
         by_set: rows of residual_sets.csv.
     """
+    if _present(by_set, ("r", "h")) != ["r", "h"]:
+        return plotting.message(
+            "The reversal is of norm(r) and norm(h), but this architecture has no norm(r):\n"
+            f"{PARALLEL_RESIDUAL}."
+        )
     ratios = by_set[by_set["set"] == RATIO]
     figure = _grid(ratios, methods, "mean", ("r", "h"), "D_large / D_ctrl", 1)
     plotting.title(
@@ -87,11 +93,11 @@ def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     """Draw the norms of D_large and D_ctrl by layer for the methods with the fewest bits."""
     fewest = [method for method in methods if method.bits == plotting.bit_widths(methods)[0]]
     shown = fewest[:SHOWN_METHODS]
-    quantities = ("r", "h")
+    quantities = _present(by_set, ("r", "h"))
     figure, panels = plt.subplots(
-        2,
+        len(quantities),
         len(shown),
-        figsize=(max(6.0, 2.6 * len(shown) + 1), 4.8),
+        figsize=(max(6.0, 2.6 * len(shown) + 1), 2.4 * len(quantities)),
         sharex=True,
         sharey="row",
         squeeze=False,
@@ -102,17 +108,18 @@ def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
             rows = by_set[(by_set["method"] == method.name) & (by_set["quantity"] == quantity)]
             _set_panel(panels[row, column], rows)
         panels[0, column].set_title(method.name)
-        plotting.set_logarithmic(panels[0, column])
-        panels[1, column].set_xlabel("layer")
+        if quantities[0] == "r":  # grows with depth by orders of magnitude, h does not
+            plotting.set_logarithmic(panels[0, column])
+        panels[-1, column].set_xlabel("layer")
     for row, quantity in enumerate(quantities):
         panels[row, 0].set_ylabel(QUANTITY_NAMES[quantity])
     panels[0, 0].legend(loc="best", frameon=True)
+    scale = " The upper row has a logarithmic axis." if quantities[0] == "r" else ""
     plotting.title(
         figure,
         "Norms inside the full-precision model: documents that break and documents that do not",
         f"Mean over documents, with bootstrap intervals, for methods of {shown[0].bits} bits. "
-        "D_large: largest errors; D_ctrl: drawn from the documents with small errors. The upper "
-        "row has a logarithmic axis.",
+        f"D_large: largest errors; D_ctrl: drawn from the documents with small errors.{scale}",
     )
     return figure
 
