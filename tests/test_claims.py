@@ -1,5 +1,7 @@
 """The claims file, how it is checked, and the verdicts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -294,6 +296,50 @@ def test_correlation_claims_need_two_quantizers():
     tables = results(methods=methods)
     with pytest.raises(NotMeasured, match="different quantizers"):
         STATISTICS["pair_correlation"](tables, ["rtn2", "rtn3"], {})
+
+
+@pytest.mark.parametrize(
+    ("hard", "reason"),
+    [
+        (0, "no document has an NLL of 4 or more"),
+        (1, "only 1 document has an NLL of 4 or more, a mean needs 5"),
+        (4, "only 4 documents have an NLL of 4 or more, a mean needs 5"),
+    ],
+)
+def test_a_mean_over_too_few_documents_is_not_measured(hard, reason):
+    with pytest.raises(NotMeasured, match=f"^{reason}$"):
+        STATISTICS["hard_error"](with_hard_documents(hard), ["rtn2"], {"hard": 4})
+
+
+def with_hard_documents(count: int) -> ModelResults:
+    """Results in which the first documents have a full-precision NLL of 5, all others of 3."""
+    tables = results(n=60)
+    place = tables.errors.groupby("method").cumcount()
+    return replace(tables, errors=tables.errors.assign(nll_full=np.where(place < count, 5.0, 3.0)))
+
+
+def test_n_is_the_size_of_the_smallest_set():
+    tables = with_hard_documents(5)
+    hard = STATISTICS["hard_error"](tables, ["rtn2"], {"hard": 4})
+    assert hard.n == 5
+    assert hard.low < hard.value < hard.high
+    sizes = tables.sets.groupby(["method", "set"]).size()
+    large = STATISTICS["perplexity_on_large"](tables, ["rtn2", "nf2"], {})
+    assert large.n == sizes["rtn2", "large"] == 6
+    for statistic in ("overlap", "overlap_above_chance", "large_nll_gap"):
+        assert STATISTICS[statistic](tables, ["rtn2", "nf2"], {}).n == 6
+    assert STATISTICS["long_tail_gap"](tables, ["rtn2"], {"hard": 4, "easy": 9}).n == 5
+
+
+@pytest.mark.parametrize("numbers", [(0.5, np.nan, np.nan), (np.nan, np.nan, np.nan)])
+def test_an_undefined_interval_is_no_verdict(tmp_path, monkeypatch, numbers):
+    monkeypatch.setitem(
+        STATISTICS, "residual_correlation", lambda results, names, options: measurement(*numbers)
+    )
+    paper = read_paper(write(tmp_path, MINIMAL), STATISTICS)
+    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="fineweb"))
+    assert list(claims["kind"]) == ["direction", "figure"]
+    assert claims["verdict"].str.startswith("not run (the value or its interval is undefined").all()
 
 
 def test_the_least_favourable_layer_decides():

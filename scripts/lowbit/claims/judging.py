@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lowbit.analysis.error_sets import FULL
@@ -99,12 +100,25 @@ def _direction(paper: Paper, claim: Claim, study: Study, model: str) -> Verdict:
         "expected": _expected(claim.direction),
     }
     try:
-        results = study.results(model)
-        measurement = STATISTICS[claim.statistic](results, _in_scope(claim, study), claim.options)
+        measurement = _measure(claim, study.results(model), _in_scope(claim, study))
     except NotMeasured as reason:
         return _row(paper, claim, "direction", f"not run ({reason})", **values)
     verdict, detail = judge_direction(measurement, expect, threshold)
     return _row(paper, claim, "direction", verdict, **values, **_measured(measurement, detail))
+
+
+def _measure(claim: Claim, results: ModelResults, names: Sequence[str]) -> Measurement:
+    """Measure a claim's statistic; `NotMeasured` if its value or interval is undefined.
+
+    No comparison with nan holds, so the verdict would be `differs` although nothing is known.
+    """
+    measurement = STATISTICS[claim.statistic](results, names, claim.options)
+    if np.isnan([measurement.value, measurement.low, measurement.high]).any():
+        raise NotMeasured(
+            f"the value or its interval is undefined for these {measurement.n} documents: they "
+            "are too few, or all alike"
+        )
+    return measurement
 
 
 def _expected(direction: Direction) -> str:
@@ -162,7 +176,7 @@ def _figure(
     try:
         model = _study_model(paper, paper_model, study)
         names = [_study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
-        measurement = STATISTICS[claim.statistic](study.results(model), names, claim.options)
+        measurement = _measure(claim, study.results(model), names)
     except NotMeasured as reason:
         return _row(paper, claim, "figure", f"not run ({reason})", **values)
     verdict, detail = judge_figure(measurement, value, tolerance)

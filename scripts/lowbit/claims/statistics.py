@@ -48,7 +48,11 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured value with its interval, the number of documents, and what else to know."""
+    """A measured value with its interval, the number of documents, and what else to know.
+
+    `n` counts the documents that the value is of: all of the study, or, where it is of sets, those
+    of the smallest set.
+    """
 
     value: float
     low: float
@@ -118,10 +122,17 @@ class ModelResults:
             )
         return member
 
-    def measure(self, draws: np.ndarray, names: Sequence[str], detail: str = "") -> Measurement:
-        """Summarise draws [1 + R] of one number."""
+    def smallest(self, methods: Sequence[str], *names: str) -> int:
+        """Number of documents in the smallest of the methods' sets of these names."""
+        return min(int(self.member(method, name).sum()) for method in methods for name in names)
+
+    def measure(
+        self, draws: np.ndarray, names: Sequence[str], detail: str = "", n: int | None = None
+    ) -> Measurement:
+        """Summarise draws [1 + R] of one number; it is of `n` documents, all if left out."""
         value, low, high = estimate(draws, self.settings.confidence)
-        return Measurement(value, low, high, len(self.doc_ids), tuple(names), detail)
+        count = len(self.doc_ids) if n is None else n
+        return Measurement(value, low, high, count, tuple(names), detail)
 
 
 Statistic = Callable[[ModelResults, Sequence[str], dict[str, Any]], Measurement]
@@ -206,7 +217,7 @@ def kl_agreement(results: ModelResults, names: Sequence[str], options: dict) -> 
 def overlap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean Jaccard index of D_large over pairs of different quantizers."""
     draws = [_jaccard_draws(results, pair) for pair in _pairs(results, names)]
-    return results.measure(np.mean(draws, axis=0), names)
+    return results.measure(np.mean(draws, axis=0), names, n=results.smallest(names, "large"))
 
 
 def overlap_above_chance(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -215,7 +226,7 @@ def overlap_above_chance(results: ModelResults, names: Sequence[str], options: d
     draws = np.mean([_jaccard_draws(results, pair) for pair in pairs], axis=0)
     chance = np.mean([_chance(results, pair) for pair in pairs])
     detail = f"Jaccard {draws[0]:.2f}, chance {chance:.2f}, {len(pairs)} pairs"
-    return results.measure(draws - chance, names, detail)
+    return results.measure(draws - chance, names, detail, results.smallest(names, "large"))
 
 
 def residual_correlation(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -276,7 +287,8 @@ def set_norm_difference(results: ModelResults, names: Sequence[str], options: di
         f"layer {layers // 2 + worst + 1}; {options['expect']} 0 in {holds} of {upper.shape[1]} "
         "upper layers"
     )
-    return results.measure(upper[:, worst], names, detail)
+    n = results.smallest(names, "large", "control")
+    return results.measure(upper[:, worst], names, detail, n)
 
 
 def large_nll_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -286,7 +298,7 @@ def large_nll_gap(results: ModelResults, names: Sequence[str], options: dict) ->
     large = [mean_draws(nll, results.member(name, "large"), results.counts)[:, 0] for name in names]
     draws = np.mean(large, axis=0)
     detail = f"perplexity {np.exp(draws[0]):.2f} against {np.exp(everyone[0]):.2f}"
-    return results.measure(draws - everyone, names, detail)
+    return results.measure(draws - everyone, names, detail, results.smallest(names, "large"))
 
 
 def perplexity_on_large(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -294,25 +306,31 @@ def perplexity_on_large(results: ModelResults, names: Sequence[str], options: di
     chosen, scored = names
     nll = results.column("nll", [scored])
     draws = mean_draws(nll, results.member(chosen, "large"), results.counts)[:, 0]
-    return results.measure(np.exp(draws), names)
+    return results.measure(np.exp(draws), names, n=results.smallest([chosen], "large"))
 
 
 def long_tail_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean error of documents with NLL >= `hard` less that of D_large with NLL <= `easy`."""
+    hard = _hard(results, options)
+    easy = [_easy(results, name, options) for name in names]
     gaps = [
-        _hard_draws(results, name, options) - _easy_draws(results, name, options) for name in names
+        _error_draws(results, name, hard) - _error_draws(results, name, mine)
+        for name, mine in zip(names, easy, strict=True)
     ]
-    return results.measure(np.mean(gaps, axis=0), names)
+    n = min(int(member.sum()) for member in (hard, *easy))
+    return results.measure(np.mean(gaps, axis=0), names, n=n)
 
 
 def hard_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean error of documents with a full-precision NLL of `hard` or more."""
-    return results.measure(_hard_draws(results, names[0], options), names)
+    hard = _hard(results, options)
+    return results.measure(_error_draws(results, names[0], hard), names, n=int(hard.sum()))
 
 
 def easy_large_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean error of documents of D_large with a full-precision NLL of `easy` or less."""
-    return results.measure(_easy_draws(results, names[0], options), names)
+    easy = _easy(results, names[0], options)
+    return results.measure(_error_draws(results, names[0], easy), names, n=int(easy.sum()))
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -401,23 +419,35 @@ def _index(results: ModelResults, quantity: str) -> int:
     return QUANTITIES.index(quantity)
 
 
-def _hard_draws(results: ModelResults, name: str, options: dict) -> np.ndarray:
-    """Draws [1 + R] of the mean error over documents with full-precision NLL >= `hard`."""
+def _hard(results: ModelResults, options: dict) -> np.ndarray:
+    """Documents with full-precision NLL >= `hard`, bool [documents]."""
     hard = results.column("nll", [FULL])[:, 0] >= options["hard"]
-    return _error_draws(results, name, hard, f"no document has an NLL of {options['hard']} or more")
+    return _enough(hard, "", f"an NLL of {options['hard']} or more")
 
 
-def _easy_draws(results: ModelResults, name: str, options: dict) -> np.ndarray:
-    """Draws [1 + R] of the mean error over documents of D_large with NLL <= `easy`."""
+def _easy(results: ModelResults, name: str, options: dict) -> np.ndarray:
+    """Documents of a method's D_large with full-precision NLL <= `easy`, bool [documents]."""
     easy = results.column("nll", [FULL])[:, 0] <= options["easy"]
-    reason = f"no document of D_large has an NLL of {options['easy']} or less"
-    return _error_draws(results, name, easy & results.member(name, "large"), reason)
+    easy &= results.member(name, "large")
+    return _enough(easy, " of D_large", f"an NLL of {options['easy']} or less")
 
 
-def _error_draws(results: ModelResults, name: str, member: np.ndarray, reason: str) -> np.ndarray:
-    """Draws [1 + R] of a method's mean error over some documents; `reason` if there are none."""
-    if not member.any():
-        raise NotMeasured(reason)
+def _enough(member: np.ndarray, of: str, what: str) -> np.ndarray:
+    """Return `member`; `NotMeasured` with the number of documents if they are too few for a mean.
+
+    The interval of a mean over one document would have no width.
+    """
+    count = int(member.sum())
+    if count == 0:
+        raise NotMeasured(f"no document{of} has {what}")
+    if count < MINIMUM_DOCUMENTS:
+        have = f"1 document{of} has" if count == 1 else f"{count} documents{of} have"
+        raise NotMeasured(f"only {have} {what}, a mean needs {MINIMUM_DOCUMENTS}")
+    return member
+
+
+def _error_draws(results: ModelResults, name: str, member: np.ndarray) -> np.ndarray:
+    """Draws [1 + R] of a method's mean error over some documents."""
     return mean_draws(results.column("error", [name]), member, results.counts)[:, 0]
 
 
