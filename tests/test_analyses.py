@@ -1,6 +1,7 @@
 """The analysis scripts as a user runs them, from scores to the summary."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,21 @@ def test_summary_begins_with_the_answer(study):
     rows = [line for line in text.splitlines() if line.startswith(("| document", "| `doc"))]
     assert len(rows) == 11  # header and ten documents
     assert all(line.replace("\\|", "").count("|") == 9 for line in rows)
+
+
+def test_the_summarys_overlap_is_that_of_the_claim(study):
+    """Both leave out pairs of one quantizer, which would make the mean larger."""
+    text = (study.results.parent / "summary.md").read_text()
+    claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
+    detail = claims.loc["large_sets_overlap", "detail"]
+    jaccard, chance = re.search(
+        r"Jaccard index of ([\d.]+) on average; random sets would have (\d\.\d+)", text
+    ).groups()
+    assert detail == f"Jaccard {jaccard}, chance {chance}, 27 pairs"
+    overlap = pd.read_csv(study.results / "overlap.csv")
+    quantizers = overlap[["method_a", "method_b"]].map(lambda name: METHODS[name]["quantizer"])
+    different = overlap[quantizers["method_a"] != quantizers["method_b"]]
+    assert jaccard == f"{different['jaccard'].mean():.2f}"
 
 
 def test_same_input_gives_the_same_bytes(study, tmp_path):

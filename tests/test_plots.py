@@ -123,6 +123,15 @@ def _luminance(colour) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
+def test_the_overlaps_mean_leaves_out_pairs_of_one_quantizer(tables):
+    different = tables.overlap[~tables.pairs["same_quantizer"]]
+    figure = error_figures.overlap_heatmap(tables.overlap, tables.methods)
+    assert f"worst documents: {different['jaccard'].mean():.2f} on average" in texts(figure)
+    rtn = tables.overlap.query("method_a.str.startswith('rtn') and method_b.str.startswith('rtn')")
+    methods = [method for method in tables.methods if method.quantizer == "rtn"]
+    assert "between settings of one quantizer" in texts(error_figures.overlap_heatmap(rtn, methods))
+
+
 def test_scatter_shows_typical_pairs_of_different_quantizers(tables):
     chosen = correlation_figures.typical_pairs(tables.pairs)
     assert list(zip(chosen["low_bits"], chosen["high_bits"], strict=True)) == [

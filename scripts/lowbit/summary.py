@@ -23,6 +23,7 @@ from lowbit.analysis.tables import (
     by_document,
     document_ids,
     membership,
+    of_different_quantizers,
 )
 from lowbit.claims.report import counts_sentence
 from lowbit.markdown import number, number_with_interval, plain, table
@@ -112,7 +113,11 @@ def _answers(
     head = (
         f"**{model.name}** ({_description(model.record)}), {n} documents, {len(methods)} methods:"
     )
-    answers = [_agreement(model), _breaking(model, methods, settings, seed), _prediction(model)]
+    answers = [
+        _agreement(model, methods),
+        _breaking(model, methods, settings, seed),
+        _prediction(model),
+    ]
     return head + "\n\n" + "\n".join(f"- {answer}" for answer in answers) + "\n"
 
 
@@ -124,7 +129,7 @@ def _description(record: dict[str, Any]) -> str:
     )
 
 
-def _agreement(model: ModelSummary) -> str:
+def _agreement(model: ModelSummary, methods: Sequence[Method]) -> str:
     """Do methods break the same documents?"""
     question = "*Do methods break the same documents?*"
     overall = model.by_bits[model.by_bits["bits_a"].astype(str) == ALL]
@@ -139,12 +144,12 @@ def _agreement(model: ModelSummary) -> str:
         f"{number(line.mean_pearson)} ({line.bits_a} with {line.bits_b} bits)"
         for line in ordered.iloc[[0, -1]].itertuples()
     )
-    jaccard, chance = model.overlap["jaccard"].mean(), model.overlap["chance"].mean()
+    jaccard, chance = of_different_quantizers(model.overlap, methods)[["jaccard", "chance"]].mean()
     return (
         f"{question} {answer}: the errors of different quantizers correlate with a mean r of "
         f"{number_with_interval(row['mean_pearson'], row['low'], row['high'])} over {row['pairs']} "
-        f"pairs, by bit widths {ends}. Two methods' D_large overlap with a Jaccard index of "
-        f"{jaccard:.2f} on average; random sets would have {chance:.2f}."
+        f"pairs, by bit widths {ends}. The D_large of two of them overlap with a Jaccard index "
+        f"of {jaccard:.2f} on average; random sets would have {chance:.2f}."
     )
 
 

@@ -45,6 +45,15 @@ def require_methods(frame: pd.DataFrame, methods: Sequence[Method]) -> None:
         )
 
 
+def of_different_quantizers(pairs: pd.DataFrame, methods: Sequence[Method]) -> pd.DataFrame:
+    """Rows of a table of pairs (method_a, method_b) that count in means over pairs.
+
+    Two settings of one quantizer are hardly two methods: the paper leaves such pairs out.
+    """
+    quantizers = {method.name: method.quantizer for method in methods}
+    return pairs[pairs["method_a"].map(quantizers) != pairs["method_b"].map(quantizers)]
+
+
 def by_document(frame: pd.DataFrame, column: str, names: Sequence[str]) -> np.ndarray:
     """Turn a long table into [documents, names], documents as in the first method's rows.
 

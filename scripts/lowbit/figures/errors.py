@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lowbit.analysis.tables import Method
+from lowbit.analysis.tables import Method, of_different_quantizers
 from lowbit.figures import plotting
 
 if TYPE_CHECKING:
@@ -115,14 +115,24 @@ def overlap_heatmap(overlap: pd.DataFrame, methods: Sequence[Method]) -> "Figure
             "cbar_kws": {"label": "Jaccard index of D_large"},
         },
     )
+    different = of_different_quantizers(overlap, methods)
+    counted = overlap if different.empty else different
     plotting.title(
         figure,
-        f"Overlap of two methods' worst documents: {overlap['jaccard'].mean():.2f} on average",
+        _overlap_headline(different),
         "Share of the worst documents that two methods have in common: 1 is the same set; random "
-        f"sets would have {overlap['chance'].mean():.2f}. Methods are ordered by bits; lines part "
+        f"sets would have {counted['chance'].mean():.2f}. Methods are ordered by bits; lines part "
         "bit widths.",
     )
     return figure
+
+
+def _overlap_headline(different: pd.DataFrame) -> str:
+    """Say the mean over pairs of different quantizers, as the correlation's figure does."""
+    if different.empty:
+        return "Overlap between settings of one quantizer"
+    mean = different["jaccard"].mean()
+    return f"Overlap of different quantizers' worst documents: {mean:.2f} on average"
 
 
 def _set_contrast(axes: "Axes") -> None:
