@@ -108,7 +108,6 @@ def test_gates_allow_for_the_rounding_of_bfloat16(batch_size: int) -> None:
     cpu = torch.device("cpu")
     engine = Engine(decoder, FULL_STREAM, torch.bfloat16, cpu, batch_size, resident=True)
     measured = engine.check([noisy], ids.int().numpy())
-    assert measured[FULL]["batch_noise_floor"] > 0
     assert measured["noisy"] == {"self_patch": 0.0, "full_patch": 0.0}
 
 
