@@ -14,6 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python put only this folder there
+
+from lowbit import markdown
+
 CONTENDER = Path(__file__).with_name("contender.py")
 BASELINE = "plain forward, no loss"
 PEER = "lm-evaluation-harness, rolling"
@@ -47,8 +51,9 @@ def main() -> None:
     table = pd.DataFrame(runs)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.output, index=False)
-    print(summary(table).to_markdown(index=False))
     check_same_work(table)
+    rows = summary(table).astype(str)
+    print(markdown.table(list(rows.columns), rows.to_numpy().tolist()))
 
 
 def tokenize(arguments: argparse.Namespace) -> np.ndarray:
