@@ -12,8 +12,7 @@ import shlex
 
 from lowbit.errors import InputError
 from lowbit.files import sha256, write_json
-from lowbit.quantizers import QUANTIZERS
-from study.config import DEMO_DOCUMENTS, DEMO_MODEL, FULL, load_study
+from study.config import DEMO_CALIBRATION, DEMO_DOCUMENTS, DEMO_MODEL, FULL, load_study
 from study.digest import code_digest, environment_digest
 from study.paths import paths_of, pattern
 from study.provenance import provenance
@@ -40,6 +39,7 @@ wildcard_constraints:
     model="[^/]+",
     documents="[^/]+",
     tokens="[^/]+",
+    calibration="[^/]+",
     method="[^/]+",
     residuals="[^/]+",
 
@@ -78,18 +78,37 @@ def of_study(kind):
     return lambda wildcards: PATHS.shared(kind, model=wildcards.model)
 
 
-def methods_with(quantizer):
-    """Names of the study's methods that use this quantizer."""
-    return [name for name, method in STUDY.methods.items() if method.quantizer == quantizer]
+def implementations():
+    """The study's quantizers: (name of a rule, where it is implemented) -> its methods' names."""
+    found = {}
+    for name, method in STUDY.methods.items():
+        rule = f"quantize_{method.quantizer}_{method.backend_name}".replace("-", "_")
+        found.setdefault((rule, method.implementation), []).append(name)
+    return found
 
 
-def document_columns():
-    """Options for the columns of the document source, where the config names them."""
-    options = {
-        "--text-column": STUDY.documents.text_column,
-        "--id-column": STUDY.documents.id_column,
-    }
+DOCUMENT_SETS = {PATHS.documents: (STUDY.documents, DEMO_DOCUMENTS)} | {
+    PATHS.calibration_documents[name]: (calibration, DEMO_CALIBRATION)
+    for name, calibration in STUDY.calibration.items()
+}
+"""Keyed name of a table of documents -> its section of the config, and the embedded file."""
+
+
+def document_columns(keyed):
+    """Options for the columns of a document source, where the config names them."""
+    settings, _ = DOCUMENT_SETS[keyed]
+    options = {"--text-column": settings.text_column, "--id-column": settings.id_column}
     return " ".join(f"{key} {shlex.quote(value)}" for key, value in options.items() if value)
+
+
+def quantizer_call(method):
+    """What `quantize.py` must know of a method."""
+    settings = STUDY.methods[method]
+    return {
+        "quantizer": settings.quantizer,
+        "backend": settings.backend_name,
+        "settings": settings.settings(),
+    }
 
 
 def score_files(model):

@@ -11,9 +11,9 @@ rule fetch_documents:
         "results/documents/{documents}/benchmarks/fetch_documents.tsv"
     params:
         code=code("fetch_documents.py", "core"),
-        source=STUDY.documents.source,
-        demo=DEMO_DOCUMENTS,
-        columns=document_columns(),
+        source=lambda w: DOCUMENT_SETS[w.documents][0].source,
+        demo=lambda w: DOCUMENT_SETS[w.documents][1],
+        columns=lambda w: document_columns(w.documents),
     conda:
         environment("core")
     message:

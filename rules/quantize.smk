@@ -1,15 +1,18 @@
-"""Quantized weights: one rule per quantizer of the registry, each in that quantizer's environment."""
+"""Quantized weights: one rule per implementation in the study, each in its own environment."""
 
-for name, quantizer in QUANTIZERS.items():
-    if not methods_with(name):
-        continue
+for (rule_name, backend), names in implementations().items():
 
     rule:
         name:
-            f"quantize_{name}"
+            rule_name
         input:
             model=pattern("model"),
             probe=pattern("probe"),
+            calibration=lambda w: PATHS.shared(
+                "calibration",
+                model=PATHS.plain_name(w.model),
+                calibration=STUDY.calibration_of(PATHS.plain_name(w.method)),
+            ),
         output:
             weights=pattern("weights"),
             record=pattern("method_record"),
@@ -18,23 +21,25 @@ for name, quantizer in QUANTIZERS.items():
         benchmark:
             f"{SHARED}/benchmarks/quantize/{{method}}.tsv"
         wildcard_constraints:
-            method="|".join(re.escape(PATHS.methods[method]) for method in methods_with(name)),
+            method="|".join(re.escape(PATHS.methods[name]) for name in names),
         threads: THREADS
         resources:
             mem_mb=4000,
         params:
-            code=code("quantize.py", quantizer.environment, quantizer.module),
-            quantizer=name,
+            code=code("quantize.py", backend.environment, backend.module),
+            module=backend.module,
             name=lambda w: f"--name {PATHS.plain_name(w.method)}",
-            settings=lambda w: as_json(STUDY.methods[PATHS.plain_name(w.method)].settings()),
+            method=lambda w: as_json(quantizer_call(PATHS.plain_name(w.method))),
             seed=f"--seed {STUDY.seed}",
             threads=f"--threads {THREADS}",
+            device=f"--device {STUDY.engine.device}",
         conda:
-            environment(quantizer.environment)
+            environment(backend.environment)
         message:
             "Quantize {wildcards.model}: {wildcards.method}"
         shell:
             "python scripts/quantize.py --model {input.model} --probe {input.probe} "
-            "--quantizer {params.quantizer} --settings {params.settings:q} {params.name} "
-            "{params.seed} {params.threads} "
+            "--calibration {input.calibration} --module {params.module} "
+            "--method {params.method:q} {params.name} {params.seed} {params.threads} "
+            "{params.device} --code {params.code} "
             "--weights {output.weights} --record {output.record} 2>&1 | tee {log}"

@@ -10,6 +10,7 @@ rule score:
     input:
         model=of_study("model"),
         tokens=of_study("tokens"),
+        calibration=f"{TABLES}/calibration_overlap.json",
         methods=lambda w: [
             PATHS.shared("method_record", model=w.model, method=method) for method in STUDY.methods
         ],

@@ -25,3 +25,61 @@ rule tokenize_documents:
         "python scripts/tokenize_documents.py --model {input.model} --documents {input.documents} "
         "{params.n} {params.length} {params.seed} "
         "--output {output.tokens} --record {output.record} 2>&1 | tee {log}"
+
+
+rule tokenize_calibration:
+    input:
+        model=pattern("model"),
+        documents=lambda w: pattern("documents").format(
+            documents=PATHS.calibration_documents[PATHS.plain_name(w.calibration)]
+        ),
+    output:
+        tokens=pattern("calibration"),
+        record=pattern("calibration_record"),
+    log:
+        f"{SHARED}/logs/tokenize_calibration/{{calibration}}.log",
+    benchmark:
+        f"{SHARED}/benchmarks/tokenize_calibration/{{calibration}}.tsv"
+    params:
+        code=code("tokenize_documents.py", "core"),
+        key=lambda w: f"--key calibration.{PATHS.plain_name(w.calibration)}",
+        n=lambda w: f"--n {STUDY.calibration[PATHS.plain_name(w.calibration)].n}",
+        length=lambda w: f"--length {STUDY.calibration[PATHS.plain_name(w.calibration)].length}",
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("core")
+    message:
+        "Tokenize the calibration texts {wildcards.calibration} for {wildcards.model}"
+    shell:
+        "python scripts/tokenize_documents.py --model {input.model} --documents {input.documents} "
+        "{params.key} {params.n} {params.length} {params.seed} "
+        "--output {output.tokens} --record {output.record} 2>&1 | tee {log}"
+
+
+rule check_calibration:
+    input:
+        tokens=of_study("tokens"),
+        calibration=lambda w: [
+            PATHS.shared("calibration", model=w.model, calibration=name)
+            for name in STUDY.calibration
+        ],
+    output:
+        f"{TABLES}/calibration_overlap.json",
+    log:
+        f"{TABLES}/logs/check_calibration.log",
+    benchmark:
+        f"{TABLES}/benchmarks/check_calibration.tsv"
+    params:
+        code=code("check_calibration.py", "core"),
+        names=as_json(list(STUDY.calibration)),
+        settings=as_json(
+            STUDY.errors.model_dump(include={"duplicate_ngram", "duplicate_jaccard"})
+        ),
+    conda:
+        environment("core")
+    message:
+        "Check that no calibration text of {wildcards.model} is scored"
+    shell:
+        "python scripts/check_calibration.py --tokens {input.tokens} "
+        "--calibration {input.calibration} --names {params.names:q} "
+        "--settings {params.settings:q} --output {output} 2>&1 | tee {log}"

@@ -16,6 +16,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model.json of fetch_model.py")
     parser.add_argument("--documents", type=Path, required=True, help="documents.parquet")
+    parser.add_argument("--key", default="documents", help="section of the config, for messages")
     parser.add_argument("--n", type=int, required=True, help="documents to draw")
     parser.add_argument("--length", type=int, required=True, help="tokens, start token included")
     parser.add_argument("--seed", type=int, required=True, help="of the draw")
@@ -24,12 +25,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def given_tokens(documents: "pd.DataFrame", tokenizer_hash: str) -> list[Any]:
+def given_tokens(documents: "pd.DataFrame", tokenizer_hash: str, key: str) -> list[Any]:
     """The table's own token ids, if the model's tokenizer made all of them."""
     others = sorted(set(documents["tokenizer_sha256"]) - {tokenizer_hash})
     if others:
         raise InputError(
-            f"documents.source has token_ids made by a tokenizer with SHA-256 {', '.join(others)}, "
+            f"{key}.source has token_ids made by a tokenizer with SHA-256 {', '.join(others)}, "
             f"but this model's is {tokenizer_hash}; use the model they were made for, or leave "
             "the column token_ids out so that the text is tokenized"
         )
@@ -60,11 +61,16 @@ def main() -> None:
     tokenizer_hash = tokenizer_sha256(model["files"])
     given = "token_ids" in documents
     if given:
-        token_ids = given_tokens(documents, tokenizer_hash)
+        token_ids = given_tokens(documents, tokenizer_hash, arguments.key)
     else:
         token_ids = encode_documents(documents, arguments.model, model["start_token"])
     rows = choose_rows(
-        documents["doc_id"].tolist(), token_ids, arguments.n, arguments.length, arguments.seed
+        documents["doc_id"].tolist(),
+        token_ids,
+        arguments.n,
+        arguments.length,
+        arguments.seed,
+        arguments.key,
     )
     check_vocabulary(rows.token_ids, model["vocabulary"])
     write_tokens(arguments.output, rows)

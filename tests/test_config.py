@@ -1,18 +1,16 @@
 """The config: what is accepted, how layers merge, and what each mistake is told."""
 
 import json
-import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from lowbit.errors import InputError
-from lowbit.quantizers import QUANTIZERS, complete_settings
 from study import config as study_config
-from study.config import METHODS, AnyMethod, Method, Study, load_study
+from study.config import Method, Study, load_study
 from study.schema import SCHEMA, schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +24,7 @@ def project(tmp_path: Path, llama_source: Path, monkeypatch: pytest.MonkeyPatch)
     Path("resources/demo").mkdir(parents=True)
     Path("resources/demo/model").symlink_to(llama_source)
     Path("resources/demo/documents.parquet").write_bytes(b"")
+    Path("resources/demo/calibration.parquet").write_bytes(b"")
     text = DEFAULT.read_text().replace("length: 512", "length: 64").replace("size: 64", "size: 32")
     Path("config.yaml").write_text(text)
     return tmp_path
@@ -78,16 +77,48 @@ def test_the_examples_shown_in_messages_are_valid(section: type[BaseModel]) -> N
     section.model_validate(section.model_config["json_schema_extra"]["examples"][0])
 
 
-def test_settings_classes_and_quantizer_registry_agree() -> None:
-    assert {typing.get_args(m.model_fields["quantizer"].annotation)[0] for m in METHODS} == set(
-        QUANTIZERS
+def test_a_method_takes_the_calibration_set_it_names_or_the_first(project: Path) -> None:
+    one, two = (f"{{source: demo, n: {n}, length: 32}}" for n in (2, 4))
+    sets = f"calibration: {{one: {one}, two: {two}}}"
+    methods = (
+        f"methods: {{{METHOD}, x: {{quantizer: nf, bits: 3, group_size: 32, calibration: two}}}}"
     )
-    for method in METHODS:
-        example = method.model_config["json_schema_extra"]["examples"][0]
-        shortest = {key: example[key] for key in ("quantizer", "bits", "group_size")}
-        settings = TypeAdapter(AnyMethod).validate_python(shortest).settings()
-        given = {"bits": example["bits"], "group_size": example["group_size"]}
-        assert settings == complete_settings(example["quantizer"], given, "m")
+    study = load(f"{sets}\n{methods}")
+    assert (study.calibration_of("rtn3"), study.calibration_of("x")) == ("one", "two")
+    told = message(methods)
+    assert "methods x.calibration is 'two', which is no set under calibration; write one of" in told
+
+
+def test_calibration_that_cannot_be_is_told(project: Path) -> None:
+    told = message("calibration: {c: {source: 'path:absent', n: 2, length: 65}}")
+    assert "study.yaml:1: calibration.c.source cannot be used: path:absent does not exist" in told
+    assert "study.yaml:1: calibration.c.length is 65, but the context of model demo is 64" in told
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("{quantizer: nf, backend: bitsandbytes, bits: 3, group_size: 64}", "write bits: 4"),
+        ("{quantizer: nf, backend: bitsandbytes, bits: 4, group_size: 48}", "one of 32, 64"),
+        ("{quantizer: nf, bits: 4, group_size: 32, double_quantization: true}", "needs backend: b"),
+        ("{quantizer: gptq, bits: 5, group_size: 32}", "bits is 5, but gptq supports 2, 3, 4, 8"),
+        (
+            "{quantizer: gptq, bits: 3, group_size: 32, damping: 0.0}",
+            "damping is 0.0, but must be gr",
+        ),
+        ("{quantizer: gptq, backend: gtpq, bits: 3, group_size: 32}", "backend is 'gtpq'"),
+        (
+            "{quantizer: eqat, bits: 3, group_size: 32, epochs: 1.5}",
+            "epochs is 1.5, but must be a w",
+        ),
+    ],
+)
+def test_settings_of_calibrated_methods_are_checked(
+    project: Path, method: str, expected: str
+) -> None:
+    told = message(f"methods: {{{METHOD}, x: {method}}}")
+    assert expected in told
+    assert "methods.x" in told
 
 
 def test_models_methods_and_documents_replace_and_other_sections_merge(project: Path) -> None:
@@ -142,7 +173,7 @@ MISTAKES = {
     "out of range": ("seed: -1", ["seed is -1, but must be greater than or equal to 0"]),
     "method without quantizer": (
         f"methods:\n  {METHOD}\n  x3: {{bits: 3}}",
-        ["study.yaml:3: methods.x3 has no quantizer (known: rtn, nf, hqq)", "`x3: {quantizer: rtn"],
+        ["study.yaml:3: methods.x3 has no quantizer (known: rtn, nf,", "`x3: {quantizer: rtn"],
     ),
     "method that is no mapping": (
         f"methods: {{{METHOD}, x3: rtn}}",

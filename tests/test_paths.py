@@ -21,10 +21,13 @@ def project(
     monkeypatch.chdir(tmp_path)
     documents = tmp_path / "documents.jsonl"
     documents.write_text('{"text": "a"}\n')
+    calibration = tmp_path / "calibration.txt"
+    calibration.write_text("a")
     Path("config.yaml").write_text((ROOT / "config.yaml").read_text())
     Path("study.yaml").write_text(
         f"study: local\nmodels: {{m: {{source: 'path:{llama_directory}'}}}}\n"
         f"documents: {{name: d, source: 'path:{documents}', n: 20, length: 32}}\n"
+        f"calibration: {{c: {{source: 'path:{calibration}', n: 8, length: 16}}}}\n"
         "methods:\n"
         "  a: {quantizer: rtn, bits: 3, group_size: 32}\n"
         "  b: {quantizer: nf, bits: 3, group_size: 32}\n"
@@ -39,7 +42,7 @@ def load(**overrides: Any) -> Study:
 
 def changed(before: Paths, after: Paths) -> set[str]:
     """Names of the keyed parts that differ."""
-    names = ("models", "documents", "tokens", "methods", "scores", "residuals")
+    names = ("models", "documents", "tokens", "calibration", "methods", "scores", "residuals")
     return {name for name in names if getattr(before, name) != getattr(after, name)}
 
 
@@ -52,9 +55,10 @@ ALL_SCORES = {"scores", "residuals"}
         ({"study": "other"}, set()),
         ({"bootstrap": {"resamples": 100}}, set()),
         ({"errors": {"large_fraction": 0.2}}, set()),
-        ({"seed": 1}, {"tokens", "methods", "scores", "residuals"}),
+        ({"seed": 1}, {"tokens", "calibration", "methods", "scores", "residuals"}),
         ({"engine": {"batch_size": 1}}, ALL_SCORES),
         ({"engine": {"threads": 1}}, ALL_SCORES | {"methods"}),
+        ({"engine": {"device": "cpu"}}, ALL_SCORES | {"methods"}),
     ],
 )
 def test_a_setting_changes_exactly_the_keys_of_what_reads_it(
@@ -77,6 +81,20 @@ def test_document_settings_change_their_keys(
     study = load()
     documents = study.documents.model_dump() | {key: value}
     assert changed(paths_of(study), paths_of(load(documents=documents))) == expected
+
+
+def test_calibration_changes_the_methods_that_use_it(project: Any) -> None:
+    study = load()
+    sets = {name: each.model_dump() for name, each in study.calibration.items()}
+    methods = {name: method.model_dump() for name, method in study.methods.items()}
+    before = paths_of(study)
+    longer = sets | {"other": sets["c"] | {"n": 9}}
+    added = paths_of(load(calibration=longer))
+    assert changed(before, added) == {"calibration"}
+    methods["a"]["calibration"] = "other"
+    after = paths_of(load(calibration=longer, methods=methods))
+    assert after.methods["a"] != before.methods["a"]
+    assert after.methods["b"] == before.methods["b"]
 
 
 def test_one_method_more_leaves_the_others_keys(project: Any) -> None:
@@ -137,7 +155,7 @@ def test_paths_are_those_of_the_layout(project: Any) -> None:
 
 def test_every_path_of_a_study_is_one_file_only(project: Any) -> None:
     paths = paths_of(load())
-    made = [paths.shared(kind, model="m", method="a") for kind in SHARED]
+    made = [paths.shared(kind, model="m", method="a", calibration="c") for kind in SHARED]
     assert len(set(made)) == len(made)
 
 

@@ -15,12 +15,17 @@ from transformers import AutoModelForCausalLM
 
 import probe_model
 import quantize
-from lowbit import quantizers
+from lowbit.engine.roles import decoder_blocks
 from lowbit.errors import InputError
-from lowbit.files import read_json, write_json
+from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs.checkpoint import load_model
-from lowbit.quantization import probe, quantize_model
+from lowbit.inputs.tokens import TokenRows, write_tokens
+from lowbit.quantization import probe
+from lowbit.quantization.block_store import BlockStore
+from lowbit.quantization.measure import measure_layers
+from lowbit.quantization.quantize_model import check_blocks, quantize_model
 from lowbit.quantization.quantized import QuantizedWeights, relative_error
+from lowbit.quantizers import rtn
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 RTN = {"bits": 3, "group_size": 32, "symmetric": False}
@@ -29,6 +34,8 @@ RTN = {"bits": 3, "group_size": 32, "symmetric": False}
 def write_model(folder: Path, model: nn.Module) -> Path:
     """A model's `files` and the part of `model.json` that matters here."""
     model.save_pretrained(folder / "files")
+    rows = tiny_models.token_ids(6, 24).numpy().astype("int32")
+    write_tokens(folder / "calibration.parquet", TokenRows(list("abcdef"), rows, 0, 6))
     return record_model(folder)
 
 
@@ -38,12 +45,12 @@ def record_model(folder: Path) -> Path:
     return folder
 
 
-def run_script(module: object, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
+def run_script(script: object, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     monkeypatch.setattr(sys, "argv", ["script", *words])
     threads = torch.get_num_threads()
     try:
-        module.main()
+        script.main()
     finally:
         torch.set_num_threads(threads)
 
@@ -62,8 +69,9 @@ class Case:
         return {
             "model": self.folder / "model.json",
             "probe": self.folder / "probe.json",
-            "quantizer": quantizer,
-            "settings": json.dumps(settings),
+            "calibration": self.folder / "calibration.parquet",
+            "module": f"lowbit.quantizers.{quantizer}",
+            "method": json.dumps({"quantizer": quantizer, "backend": "b", "settings": settings}),
             "name": "mine",
             "seed": 0,
             "weights": self.folder / out / "weights.safetensors",
@@ -122,7 +130,11 @@ def test_rtn_writes_codes_and_record(case: Case) -> None:
     assert list(record["layers"]) == weights.names == linears
     assert not weights.replaced
     assert record["settings"] == RTN
-    assert (record["quantizer"], record["seed"], record["calibration"]) == ("rtn", 0, None)
+    assert (record["quantizer"], record["backend"], record["seed"]) == ("rtn", "b", 0)
+    calibration = {"sha256": sha256(case.folder / "calibration.parquet"), "n": 6, "length": 24}
+    assert record["calibration"] == calibration
+    assert record["changed"] == []
+    assert not (case.folder / "out" / "blocks").exists()
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert record["compute_dtype"] == "float32"
     assert record["bits_per_weight"] == 3 + 40 / 32
@@ -136,10 +148,10 @@ def test_rtn_writes_codes_and_record(case: Case) -> None:
         assert 0.05 < entry["output_error"] < 0.4
 
 
-def test_output_error_is_that_on_the_probe(case: Case) -> None:
+def test_output_error_is_that_on_the_calibration_text(case: Case) -> None:
     entry = case.quantize("nf", {"bits": 2, "group_size": 32})["layers"]
     model = AutoModelForCausalLM.from_pretrained(case.folder / "files")
-    token_ids = torch.tensor(read_json(case.folder / "probe.json")["token_ids"])
+    token_ids = tiny_models.token_ids(6, 24)
     name = "model.layers.0.self_attn.v_proj"
     block = model.model.layers[0]
     with torch.no_grad():
@@ -151,15 +163,14 @@ def test_output_error_is_that_on_the_probe(case: Case) -> None:
 
 
 def test_hqq_beats_rtn_in_the_record(case: Case) -> None:
-    record = case.quantize("hqq", {"bits": 3, "group_size": 32})
+    record = case.quantize("hqq", {"bits": 3, "group_size": 32, "axis": 1})
     assert record["versions"]["hqq"].startswith("0.2.8")
-    assert record["settings"] == {"bits": 3, "group_size": 32, "axis": 1}
     layers = record["layers"].values()
     assert all(entry["weight_error"] < entry["rtn_weight_error"] for entry in layers)
 
 
 def test_two_runs_are_byte_identical(case: Case) -> None:
-    for quantizer in quantizers.QUANTIZERS:
+    for quantizer in ("rtn", "nf", "hqq"):
         settings = {"bits": 4, "group_size": 16}
         for out in ("first", "second"):
             case.quantize(quantizer, settings, out)
@@ -169,19 +180,29 @@ def test_two_runs_are_byte_identical(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", ["opt", "opt-350m", "bloom", "gpt-neox", "qwen3", "gemma3"])
-def test_finds_every_matrix_of_the_blocks(name: str) -> None:
+def test_quantizes_and_measures_every_matrix_of_the_blocks(name: str, tmp_path: Path) -> None:
     model = tiny_models.build(name)
-    found = quantize_model.find_block_weights(model)
-    inputs = quantize_model.capture_inputs(model, found.linears, tiny_models.token_ids())
-    assert inputs.keys() == found.linears.keys()
-    assert len(inputs) >= 4 * 3
-    assert all(inputs[key].shape == (51, m.in_features) for key, m in found.linears.items())
-    assert found.kept == []
+    expected = [
+        f"{prefix}.{key}"
+        for prefix, blocks in [decoder_blocks(model)]
+        for key, module in blocks.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    assert check_blocks(model, 32, 1, "mine") == []
+    cpu, settings = torch.device("cpu"), {"bits": 4, "group_size": 32}
+    store, token_ids = BlockStore(tmp_path, "same"), tiny_models.token_ids()
+    layers, replaced = quantize_model(model, token_ids, rtn, settings, store, 0, cpu)
+    assert list(layers) == expected
+    assert not replaced
+    entries = measure_layers(model, token_ids, layers, cpu)
+    assert list(entries) == expected
+    for entry in entries.values():
+        assert 0 < entry["output_error"] == entry["rtn_output_error"] < 0.3
 
 
 def test_merged_experts_are_refused() -> None:
     with pytest.raises(InputError, match=r"mlp.experts.gate_up_proj holds several matrices"):
-        quantize_model.find_block_weights(tiny_models.build("qwen3-moe"))
+        check_blocks(tiny_models.build("qwen3-moe"), 32, 1, "mine")
 
 
 def test_a_wrong_probe_stops_before_anything_is_written(case: Case) -> None:
@@ -222,9 +243,8 @@ def test_a_nan_probe_stops(case: Case) -> None:
 def test_nan_weights_name_the_tensor(case: Case) -> None:
     model = tiny_models.build("llama")
     model.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
-    linears = quantize_model.find_block_weights(model).linears
     with pytest.raises(InputError, match=r"model.layers.1.mlp.up_proj.weight has 1 of 8192"):
-        quantize_model.check_weights(linears, 64, 1, "mine")
+        check_blocks(model, 64, 1, "mine")
     edit_weights(case, "model.layers.1.mlp.up_proj.weight", float("nan"))
     with pytest.raises(InputError, match="not finite numbers"):
         case.probe()
@@ -250,8 +270,8 @@ def test_a_missing_weight_is_not_filled_in(case: Case) -> None:
             {"bits": 3, "group_size": 64, "axis": 0},
             r"64, which does not divide 32, the output width of model.layers.0.self_attn.k_proj",
         ),
-        ("nf", {"bits": 3, "group_size": 64, "axis": 1}, r"methods.mine.axis is no setting of nf"),
-        ("rtn", {"bits": 9, "group_size": 64}, r"methods.mine.bits is 9; write one of 2, 3"),
+        ("nf", {"bits": 3, "group_size": 64, "axis": 1}, r"methods.mine: .*argument 'axis'"),
+        ("rtn", {"group_size": 64}, r"methods.mine: lowbit.quantizers.rtn: missing .*'bits'"),
     ],
 )
 def test_impossible_settings_write_nothing(
@@ -263,6 +283,13 @@ def test_impossible_settings_write_nothing(
 
 
 def test_settings_that_are_not_json_are_told(case: Case) -> None:
-    options = case.options("rtn", {}) | {"settings": "bits=3"}
-    with pytest.raises(InputError, match="--settings is not JSON"):
+    options = case.options("rtn", {}) | {"method": "bits=3"}
+    with pytest.raises(InputError, match="--method is not JSON"):
         run_script(quantize, case.monkeypatch, **options)
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hqq.core.quantize", None)
+    monkeypatch.delitem(sys.modules, "lowbit.quantizers.hqq", raising=False)
+    with pytest.raises(InputError, match=r"lowbit.quantizers.hqq needs the package hqq"):
+        quantize.load_implementation("lowbit.quantizers.hqq")

@@ -1,9 +1,6 @@
 """Quantizers: what must hold for any of them, and each against its reference."""
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import bitsandbytes.functional as bnb
 import pytest
@@ -13,17 +10,8 @@ from hypothesis import strategies as st
 
 from lowbit.errors import InputError
 from lowbit.quantization.quantized import QuantizedLayer, dequantize, relative_error, split_groups
-from lowbit.quantizers import (
-    QUANTIZERS,
-    complete_settings,
-    find_quantizer,
-    hqq,
-    load_quantizer,
-    nf,
-    rtn,
-)
-
-REPOSITORY = Path(__file__).parents[1]
+from lowbit.quantizers import hqq, nf, rtn
+from study.methods import Hqq
 
 KINDS: dict[str, tuple[Callable[..., QuantizedLayer], dict]] = {
     "rtn": (rtn.quantize, {}),
@@ -183,7 +171,7 @@ def test_nf4_dequantizes_to_the_tensor_of_bitsandbytes(block: int) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("group_size", [8, 16, 32])
-@pytest.mark.parametrize("bits", QUANTIZERS["hqq"].bits)
+@pytest.mark.parametrize("bits", Hqq.BITS)
 def test_hqq_codes_dequantize_to_the_tensor_of_the_package(
     bits: int, group_size: int, axis: int
 ) -> None:
@@ -221,45 +209,3 @@ def test_hqq_beats_rtn() -> None:
         for quantize in (hqq.quantize, rtn.quantize)
     ]
     assert errors[0] < errors[1]
-
-
-def test_registry_needs_no_heavy_import() -> None:
-    code = "import sys, lowbit.quantizers; print({'torch', 'numpy', 'hqq'} & set(sys.modules))"
-    scripts = REPOSITORY / "scripts"
-    done = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True)
-    assert done.stdout == "set()\n", done.stderr
-
-
-@pytest.mark.parametrize("name", QUANTIZERS)
-def test_registered_quantizers_are_whole(name: str) -> None:
-    known, module = find_quantizer(name), load_quantizer(name)
-    assert (REPOSITORY / "envs" / f"{known.environment}.yaml").exists()
-    assert isinstance(module.LIBRARY, str)
-    for bits in known.bits:
-        chosen = complete_settings(name, {"bits": bits, "group_size": 32}, "m")
-        assert module.quantize(gaussian(), **chosen).bits == bits
-
-
-@pytest.mark.parametrize(
-    ("quantizer", "settings", "message"),
-    [
-        ("rtn", {"group_size": 64}, "methods.m.bits is None; write one of 2, 3, 4, 5, 6, 7, 8"),
-        ("rtn", {"bits": 9, "group_size": 64}, "methods.m.bits is 9; write one of 2, 3"),
-        ("rtn", {"bits": 3}, 'methods.m.group_size is None; write a .* or "row" or "tensor"'),
-        ("rtn", {"bits": 3, "group_size": 0}, "methods.m.group_size is 0; write a positive"),
-        ("rtn", {"bits": 3, "group_size": "all"}, "methods.m.group_size is 'all'"),
-        ("hqq", {"bits": 3, "group_size": 20}, "methods.m.group_size is 20; .* multiple of 8"),
-        ("hqq", {"bits": 3, "group_size": 64, "axis": 2}, "methods.m.axis is 2; write one of 1, 0"),
-        ("rtn", {"bits": 3, "group_size": 64, "symmetric": 1}, "symmetric is 1; .* false, true"),
-        ("nf", {"bits": 3, "group_size": 64, "axis": 1}, "methods.m.axis is no setting of nf"),
-        ("gptq", {}, "quantizer 'gptq' is not known; write one of rtn, nf, hqq"),
-    ],
-)
-def test_impossible_settings_name_the_key(quantizer: str, settings: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        complete_settings(quantizer, settings, "m")
-
-
-def test_defaults_are_filled_in() -> None:
-    complete = complete_settings("hqq", {"bits": 3, "group_size": 64}, "m")
-    assert complete == {"bits": 3, "group_size": 64, "axis": 1}

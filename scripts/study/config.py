@@ -4,16 +4,16 @@
 differs. `models`, `methods` and `documents` of a study file replace the default's whole (otherwise
 a study could only ever add to the demo's methods); all other sections are merged key by key.
 
-The JSON schema in `config/schema.json` is generated from the classes here, by
-`scripts/study/schema.py`. A new quantizer needs one subclass of `Method` here, listed in `METHODS`,
-and its line in the registry `lowbit.quantizers.QUANTIZERS`.
+The JSON schema in `config/schema.json` is generated from the classes here and in
+`study.methods`, by `scripts/study/schema.py`.
 """
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -30,17 +30,19 @@ from pydantic.json_schema import GenerateJsonSchema
 from lowbit.errors import InputError
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
-from lowbit.quantizers import QUANTIZERS
 from study.messages import Key, explain, line_of
+from study.methods import AnyMethod, Method
 
 DEMO_MODEL = Path("resources/demo/model")
 """Directory of the embedded model, relative to the repository root."""
 DEMO_DOCUMENTS = Path("resources/demo/documents.parquet")
 """File of the embedded documents, relative to the repository root."""
+DEMO_CALIBRATION = Path("resources/demo/calibration.parquet")
+"""File of the embedded calibration texts, relative to the repository root."""
 
 FULL = "full"
 """The reserved method name of the unquantized model."""
-REPLACED_WHOLE = ("models", "methods", "documents")
+REPLACED_WHOLE = ("models", "methods", "documents", "calibration")
 RESULT_FOLDERS = ("models", "documents", "logs", "benchmarks")
 """Folders of `results/` that every study shares, so no study may have their name."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
@@ -121,92 +123,23 @@ class Documents(BaseModel):
     are `<file>#<row>`."""
 
 
-class Method(BaseModel):
-    """One way to quantize. Subclasses add the settings of their quantizer."""
+class Calibration(BaseModel):
+    """Texts that quantizers learn from, and on which their output errors are measured."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = _settings({"source": "demo", "n": 32, "length": 512})
 
-    quantizer: str
-    """Name of the quantizer; it decides which other keys there are."""
-    bits: int
-    """Bits per weight code."""
-    group_size: int | Literal["row", "tensor"]
-    """Weights that share a scale, along the input dimension; `row` or `tensor` for all of one."""
-
-    @field_validator("bits")
-    @classmethod
-    def _bits_are_supported(cls, bits: int, info: ValidationInfo) -> int:
-        quantizer = info.data["quantizer"]
-        supported = QUANTIZERS[quantizer].bits
-        if bits not in supported:
-            listed = ", ".join(map(str, supported))
-            raise ValueError(f"is {bits}, but {quantizer} supports {listed}; write one of these")
-        return bits
-
-    @field_validator("group_size", mode="before")
-    @classmethod
-    def _group_size_is_supported(cls, value: Any, info: ValidationInfo) -> Any:
-        known = QUANTIZERS[info.data["quantizer"]]
-        if value in known.group_sizes:
-            return value
-        if type(value) is int and value > 0 and value % known.group_multiple == 0:
-            return value
-        multiple = (
-            f" that is a multiple of {known.group_multiple}" if known.group_multiple > 1 else ""
-        )
-        words = "".join(f", or {word}" for word in known.group_sizes)
-        raise ValueError(f"is {value!r}; write a number of weights{multiple}, such as 64{words}")
-
-    def settings(self) -> dict[str, Any]:
-        """What the quantizer is called with: every key but `quantizer`."""
-        return self.model_dump(exclude={"quantizer"})
-
-    def grouped_width(self, outputs: int, inputs: int) -> int:
-        """The width that the group size must divide, for a weight `[outputs, inputs]`."""
-        return inputs
-
-
-class Rtn(Method):
-    """Round to nearest: a uniform grid between the smallest and largest weight of each group."""
-
-    model_config = _settings({"quantizer": "rtn", "bits": 3, "group_size": 64, "symmetric": False})
-
-    quantizer: Literal["rtn"]
-    symmetric: bool = False
-    """Whether the grid is symmetric about zero (no zero point)."""
-
-
-class Nf(Method):
-    """Normal-float: the quantiles of a normal distribution as levels, scaled per group."""
-
-    model_config = _settings({"quantizer": "nf", "bits": 3, "group_size": 64})
-
-    quantizer: Literal["nf"]
-
-
-class Hqq(Method):
-    """Half-quadratic quantization, by the hqq package."""
-
-    model_config = _settings({"quantizer": "hqq", "bits": 3, "group_size": 64, "axis": 1})
-
-    quantizer: Literal["hqq"]
-    axis: Literal[0, 1] = 1
-    """Dimension along which groups run: 1 along the inputs, 0 along the outputs."""
-
-    @field_validator("axis")
-    @classmethod
-    def _rows_are_grouped_along_inputs(cls, axis: int, info: ValidationInfo) -> int:
-        if axis == 0 and info.data.get("group_size") == "row":
-            raise ValueError("is 0, but group_size: row needs axis: 1; write group_size: 64 or so")
-        return axis
-
-    def grouped_width(self, outputs: int, inputs: int) -> int:
-        """With axis 0, groups run along the outputs."""
-        return inputs if self.axis == 1 else outputs
-
-
-METHODS = (Rtn, Nf, Hqq)
-AnyMethod = Annotated[Union[METHODS], Field(discriminator="quantizer")]  # noqa: UP007 (a tuple)
+    source: Annotated[
+        str, AfterValidator(lambda text: _check_source(text, document_sources.SOURCES))
+    ]
+    """`demo`, or `path:<file or folder>` (.jsonl, .parquet, .txt, or a folder of them)."""
+    n: Annotated[int, Field(ge=1)]
+    """How many sequences, drawn with the seed from the documents that are long enough."""
+    length: Annotated[int, Field(ge=8)]
+    """Tokens per sequence, the start token included; shorter documents are dropped."""
+    text_column: str = "text"
+    """Column (Parquet) or key (JSONL) that holds the text."""
+    id_column: str | None = None
+    """Column or key that holds a unique id, as in `documents`."""
 
 
 class Engine(BaseModel):
@@ -294,6 +227,8 @@ class Study(BaseModel):
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     """The models, by name. A study file's `models` replace the default's."""
     documents: Documents
+    calibration: Annotated[dict[Name, Calibration], Field(min_length=1)]
+    """Calibration sets, by name; methods that name none use the first."""
     methods: Annotated[
         dict[Annotated[Name, AfterValidator(_check_method_name)], AnyMethod], Field(min_length=2)
     ]
@@ -315,6 +250,24 @@ class Study(BaseModel):
             )
         return errors
 
+    @field_validator("methods")
+    @classmethod
+    def _calibration_sets_exist(
+        cls, methods: dict[str, Method], info: ValidationInfo
+    ) -> dict[str, Method]:
+        known = list(info.data.get("calibration", {}))
+        for name, method in methods.items():
+            if known and method.calibration not in (None, *known):
+                raise ValueError(
+                    f"{name}.calibration is {method.calibration!r}, which is no set under "
+                    f"calibration; write one of {', '.join(known)}"
+                )
+        return methods
+
+    def calibration_of(self, method: str) -> str:
+        """Name of a method's calibration set: its own, or the first."""
+        return self.methods[method].calibration or next(iter(self.calibration))
+
     def model_directory(self, name: str) -> Path:
         """Directory of a model with a local source."""
         return model_sources.locate_model(self.models[name].source, DEMO_MODEL)
@@ -322,6 +275,10 @@ class Study(BaseModel):
     def document_path(self) -> Path:
         """File or folder of documents with a local source."""
         return document_sources.locate_documents(self.documents.source, DEMO_DOCUMENTS)
+
+    def calibration_path(self, name: str) -> Path:
+        """File or folder of a calibration set with a local source."""
+        return document_sources.locate_documents(self.calibration[name].source, DEMO_CALIBRATION)
 
     def resolved(self) -> str:
         """The whole config as YAML, defaults filled in."""
@@ -419,10 +376,14 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 
 def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
     """Yield `(key, problem)` for what only the models' and documents' own files can tell."""
-    try:
-        document_sources.document_files(study.document_path())
-    except InputError as error:
-        yield ("documents", "source"), f"cannot be used: {error}"
+    texts = {("documents",): study.document_path} | {
+        ("calibration", name): partial(study.calibration_path, name) for name in study.calibration
+    }
+    for key, locate in texts.items():
+        try:
+            document_sources.document_files(locate())
+        except InputError as error:
+            yield (*key, "source"), f"cannot be used: {error}"
     for name in study.models:
         try:
             directory = study.model_directory(name)
@@ -434,12 +395,17 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             yield ("models", name, "source"), f"cannot be used: {error}"
             continue
         context = model_sources.context_length(config)
-        if context and study.documents.length > context:
-            yield (
-                ("documents", "length"),
-                f"is {study.documents.length}, but the context of model {name} is {context} "
-                f"tokens; write {context} or less",
-            )
+        lengths = {("documents",): study.documents.length} | {
+            ("calibration", key): calibration.length
+            for key, calibration in study.calibration.items()
+        }
+        for key, length in lengths.items():
+            if context and length > context:
+                yield (
+                    (*key, "length"),
+                    f"is {length}, but the context of model {name} is {context} tokens; "
+                    f"write {context} or less",
+                )
         for method, settings in study.methods.items():
             problem = _group_problem(settings, linears)
             if problem:
@@ -456,7 +422,7 @@ def _group_problem(method: Method, linears: list[tuple[str, int, int]]) -> str |
     if not wrong:
         return None
     common = math.gcd(*widths.values())
-    multiple = math.lcm(8, QUANTIZERS[method.quantizer].group_multiple)
+    multiple = math.lcm(8, method.GROUP_MULTIPLE)
     valid = [str(n) for n in range(multiple, common + 1, multiple) if common % n == 0]
     return (
         f"is {size}, which does not divide {widths[wrong[0]]}; write one of "

@@ -9,8 +9,9 @@ studies meet there exactly when they would write the same. What belongs to one s
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +21,7 @@ from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import find_source
-from study.config import FULL, Study
+from study.config import FULL, Calibration, Documents, Study
 
 RESULTS = "results"
 SHARED = MappingProxyType(
@@ -31,6 +32,8 @@ SHARED = MappingProxyType(
         "documents_record": "documents/{documents}/documents.json",
         "tokens": "models/{model}/tokens/{tokens}/tokens.parquet",
         "tokens_record": "models/{model}/tokens/{tokens}/tokens.json",
+        "calibration": "models/{model}/calibration/{calibration}/tokens.parquet",
+        "calibration_record": "models/{model}/calibration/{calibration}/tokens.json",
         "weights": "models/{model}/quantized/{method}/weights.safetensors",
         "method_record": "models/{model}/quantized/{method}/method.json",
         "scores": "models/{model}/scores/{tokens}/{scores}.parquet",
@@ -60,18 +63,23 @@ class Paths:
     """`<name>-<key>`; over the documents' files and the columns read."""
     tokens: str
     """`<documents name>-<key>`; over the documents' key, n, length and seed."""
+    calibration_documents: Mapping[str, str]
+    """Calibration set -> `<name>-<key>` of its documents; over their files and the columns read."""
+    calibration: Mapping[str, str]
+    """Calibration set -> `<name>-<key>` of its tokens; over documents, n, length and seed."""
     methods: Mapping[str, str]
-    """Method name -> `<name>-<key>` of its weights; over quantizer, settings, seed and threads."""
+    """Method name -> `<name>-<key>` of its weights; over quantizer, settings, calibration, seed,
+    threads and device."""
     scores: Mapping[str, str]
     """Method name, `full` first -> `<name>-<key>` of its scores; over weights and engine."""
     residuals: str
     """`<documents name>-<key>`; over tokens and engine."""
 
-    def shared(self, kind: str, model: str = "", method: str = "") -> str:
-        """Path of a shared file (a key of `SHARED`) for plain model and method names.
+    def shared(self, kind: str, model: str = "", method: str = "", calibration: str = "") -> str:
+        """Path of a shared file (a key of `SHARED`) for plain names.
 
         Raises:
-            KeyError: no such model or method, or the file needs one and none is given.
+            KeyError: no such name, or the file needs one and none is given.
         """
         wildcards = {
             "documents": self.documents,
@@ -80,6 +88,8 @@ class Paths:
         }
         if model:
             wildcards["model"] = self.models[model]
+        if calibration:
+            wildcards["calibration"] = self.calibration[calibration]
         if method:
             wildcards["scores"] = self.scores[method]
         if method != FULL and method:
@@ -100,6 +110,8 @@ class Paths:
             *self.models.values(),
             *self.methods.values(),
             *self.scores.values(),
+            *self.calibration_documents.values(),
+            *self.calibration.values(),
             *(self.documents, self.tokens, self.residuals),
         }
         if keyed not in current:
@@ -114,22 +126,52 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
     """Work out all keys of a study; reads local sources' files (large ones only if changed)."""
     fingerprints = Fingerprints(cache)
     models = {name: _keyed(name, fingerprints.of_model(study, name)) for name in study.models}
-    columns = study.documents.model_dump(include={"text_column", "id_column"})
-    documents = _keyed(study.documents.name, fingerprints.of_documents(study), columns)
+    documents, tokens = _document_keys(
+        study.documents.name,
+        study.documents,
+        fingerprints.of_documents(study.documents.source, study.document_path),
+        study.seed,
+    )
+    sets = {
+        name: _document_keys(
+            name,
+            calibration,
+            fingerprints.of_documents(calibration.source, partial(study.calibration_path, name)),
+            study.seed,
+        )
+        for name, calibration in study.calibration.items()
+    }
     fingerprints.save()
 
-    drawn = study.documents.model_dump(include={"n", "length"}) | {"seed": study.seed}
-    tokens = _keyed(study.documents.name, documents, drawn)
     engine = study.engine.model_dump()
     numeric = study.engine.model_dump(exclude={"mode"})  # both modes give the same scores
-    run = {"seed": study.seed, "threads": study.engine.threads}
+    run = {"seed": study.seed} | study.engine.model_dump(include={"threads", "device"})
     methods = {
-        name: _keyed(name, method.model_dump(), run) for name, method in study.methods.items()
+        name: _keyed(name, method.model_dump(), sets[study.calibration_of(name)], run)
+        for name, method in study.methods.items()
     }
     scored = {FULL: FULL} | methods
-    scores = {name: _keyed(name, keyed, numeric) for name, keyed in scored.items()}
-    residuals = _keyed(study.documents.name, tokens, engine)
-    return Paths(study.study, models, documents, tokens, methods, scores, residuals)
+    return Paths(
+        study=study.study,
+        models=models,
+        documents=documents,
+        tokens=tokens,
+        calibration_documents={name: keys[0] for name, keys in sets.items()},
+        calibration={name: keys[1] for name, keys in sets.items()},
+        methods=methods,
+        scores={name: _keyed(name, keyed, numeric) for name, keyed in scored.items()},
+        residuals=_keyed(study.documents.name, tokens, engine),
+    )
+
+
+def _document_keys(
+    name: str, settings: Documents | Calibration, content: Any, seed: int
+) -> tuple[str, str]:
+    """Keyed names of a set of documents and of the tokens drawn from it."""
+    columns = settings.model_dump(include={"text_column", "id_column"})
+    documents = _keyed(name, content, columns)
+    drawn = settings.model_dump(include={"n", "length"}) | {"seed": seed}
+    return documents, _keyed(name, documents, drawn)
 
 
 def _keyed(name: str, *content: Any) -> str:
@@ -164,11 +206,11 @@ class Fingerprints:
         directory = study.model_directory(name)
         return self.of_files(directory, model_sources.model_files(directory))
 
-    def of_documents(self, study: Study) -> Any:
+    def of_documents(self, source: str, locate: Callable[[], Path]) -> Any:
         """Names and hashes of local document files, or the source's text where it is pinned."""
-        if not find_source(study.documents.source, document_sources.SOURCES)[0].local:
-            return study.documents.source
-        path = study.document_path()
+        if not find_source(source, document_sources.SOURCES)[0].local:
+            return source
+        path = locate()
         folder = path if path.is_dir() else path.parent
         files = document_sources.document_files(path)
         return self.of_files(folder, [file.relative_to(folder).as_posix() for file in files])

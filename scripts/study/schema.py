@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))  # run by hand: Python put only this file's folder there
 
 from lowbit.files import write_json  # noqa: E402
-from lowbit.quantizers import QUANTIZERS  # noqa: E402
 from study.config import REPLACED_WHOLE, json_schema  # noqa: E402
+from study.methods import METHODS  # noqa: E402
 
 SCHEMA = ROOT / "config" / "schema.json"
 
@@ -25,10 +25,8 @@ def schema() -> dict[str, Any]:
     for key, field in schema["properties"].items():
         if "$ref" in field and key not in REPLACED_WHOLE:
             schema["$defs"][field["$ref"].rsplit("/", 1)[1]].pop("required")
-    for definition in schema["$defs"].values():
-        quantizer = definition["properties"].get("quantizer", {}).get("const")
-        if quantizer:
-            definition["properties"]["bits"]["enum"] = list(QUANTIZERS[quantizer].bits)
+    for method in METHODS:
+        schema["$defs"][method.__name__]["properties"]["bits"]["enum"] = list(method.BITS)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -8,6 +8,7 @@ lockstep (`lowbit.engine.walk`) and activations can be read or replaced on the w
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from lowbit.errors import InputError
 
 Tap = Callable[[Tensor], Tensor | None]
 """Called with an activation `[batch, length, width]`; what it returns, if not None, replaces it."""
+
+_TRANSFORMERS_4 = version("transformers").startswith("4.")
+"""In the old environments of some quantizers every architecture's block returns a tuple."""
 
 READ_ONLY_ROLES = frozenset({"residual_mid"})
 """Read where it enters the MLP's norm: the residual branch beside it would not see a change."""
@@ -108,7 +112,8 @@ class Decoder:
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     def _as_block_output(self, hidden_states: Tensor) -> Any:
-        return (hidden_states, None) if self.architecture.block_returns_tuple else hidden_states
+        as_tuple = self.architecture.block_returns_tuple or _TRANSFORMERS_4
+        return (hidden_states, None) if as_tuple else hidden_states
 
     @contextmanager
     def _blocks_replaced(self, forwards: list[Callable[..., Any]]) -> Iterator[None]:

@@ -26,7 +26,12 @@ class TokenRows:
 
 
 def choose_rows(
-    doc_ids: Sequence[str], token_ids: Sequence[Sequence[int]], n: int, length: int, seed: int
+    doc_ids: Sequence[str],
+    token_ids: Sequence[Sequence[int]],
+    n: int,
+    length: int,
+    seed: int,
+    key: str = "documents",
 ) -> TokenRows:
     """Draw n of the documents with `length` tokens or more and cut them; table order is kept.
 
@@ -36,6 +41,7 @@ def choose_rows(
         n: documents wanted.
         length: tokens of each, start token included.
         seed: of the draw.
+        key: section of the config, for messages.
 
     Raises:
         InputError: fewer than n documents are long enough.
@@ -43,7 +49,7 @@ def choose_rows(
     sizes = np.array([len(ids) for ids in token_ids])
     eligible = np.flatnonzero(sizes >= length)
     if len(eligible) < n:
-        raise InputError(_too_few(sizes, len(eligible), n, length))
+        raise InputError(_too_few(sizes, len(eligible), n, length, key))
     chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:n])
     rows = np.array([token_ids[at][:length] for at in chosen], dtype=np.int32)
     return TokenRows(
@@ -51,14 +57,14 @@ def choose_rows(
     )
 
 
-def _too_few(sizes: np.ndarray, eligible: int, n: int, length: int) -> str:
+def _too_few(sizes: np.ndarray, eligible: int, n: int, length: int, key: str) -> str:
     """Say how many documents are long enough, and which n or which length would do."""
     message = f"only {eligible} of {len(sizes)} documents have {length} tokens or more, but {n} are"
-    ways = [f"documents.n: {eligible}"] if eligible else []
+    ways = [f"{key}.n: {eligible}"] if eligible else []
     if len(sizes) >= n:
-        ways.append(f"documents.length: {np.sort(sizes)[-n]}")
+        ways.append(f"{key}.length: {np.sort(sizes)[-n]}")
     change = f"write {' or '.join(ways)}, or " if ways else ""
-    return f"{message} asked for by documents.n; {change}give more or longer documents"
+    return f"{message} asked for by {key}.n; {change}give more or longer documents"
 
 
 def check_vocabulary(token_ids: np.ndarray, vocabulary: int) -> None:

@@ -1,79 +1,68 @@
-"""Quantize every linear layer inside a model's decoder blocks, and measure what it cost.
+"""Quantize every linear layer inside a model's decoder blocks, block by block.
 
-Embeddings, norms, biases and the output head stay as they are.
+The model stays in full precision; one block at a time is copied, quantized and kept as codes, so
+memory is that of the model, one block and the calibration's hidden states. Embeddings, norms,
+biases and the output head stay as they are, but for what a quantizer folds into them.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import gcd
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lowbit.engine.decoder import Decoder
 from lowbit.engine.roles import decoder_blocks
 from lowbit.errors import InputError
-from lowbit.quantization.quantized import (
-    GroupSize,
-    QuantizedLayer,
-    dequantize,
-    describe,
-    relative_error,
+from lowbit.quantization.block_store import BlockStore
+from lowbit.quantization.blocks import (
+    CalibrationBatch,
+    QuantizedBlock,
+    calibrated_block,
+    enter,
+    linears_of,
+    substitute,
 )
-from lowbit.quantizers import rtn
+from lowbit.quantization.quantized import GroupSize, QuantizedLayer
+
+CALIBRATION_BATCH = 4
+"""Calibration sequences that are run at once."""
 
 
-@dataclass(frozen=True)
-class BlockWeights:
-    """The matrices of a model's decoder blocks, by full dotted name, in the model's order."""
-
-    linears: dict[str, nn.Linear]
-    kept: list[str]
-    """Matrices that are not of a linear layer (routers of experts) and stay in full precision."""
-
-
-def find_block_weights(model: nn.Module) -> BlockWeights:
-    """Sort the matrices of the decoder blocks into those to quantize and those to keep.
+def check_blocks(model: nn.Module, group_size: GroupSize, axis: int, method: str) -> list[str]:
+    """Check before the first layer is quantized that all can be; name the matrices that are not.
 
     Raises:
-        InputError: weights of more than two dimensions (experts merged into one tensor), which no
-            quantizer here takes and which it would be wrong to leave out silently.
+        InputError: a weight that is not finite, experts merged into one tensor (which no quantizer
+            here takes), or a group size that does not divide a layer's width; names the layer, and
+            for the latter the config key and the sizes that would do.
     """
     prefix, blocks = decoder_blocks(model)
-    linears = {
-        f"{prefix}.{name}": module
-        for name, module in blocks.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    quantized = {f"{name}.weight" for name in linears}
+    linears = {f"{prefix}.{name}": linear for name, linear in linears_of(blocks).items()}
     others = {f"{prefix}.{name}": tensor for name, tensor in blocks.named_parameters()}
     for name, tensor in others.items():
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            raise InputError(
+                f"{name} has {bad} of {tensor.numel()} values that are NaN or "
+                "infinite; the model's weights are broken"
+            )
         if tensor.dim() > 2:
             raise InputError(
                 f"{name} holds several matrices in one tensor {list(tensor.shape)}, "
                 "which cannot be quantized yet; quantize a model without merged experts"
             )
-    kept = [name for name, t in others.items() if t.dim() == 2 and name not in quantized]
-    return BlockWeights(linears, kept)
+    _check_group_size(linears, group_size, axis, method)
+    quantized = {f"{name}.weight" for name in linears}
+    return [name for name, tensor in others.items() if tensor.dim() == 2 and name not in quantized]
 
 
-def check_weights(
+def _check_group_size(
     linears: Mapping[str, nn.Linear], group_size: GroupSize, axis: int, method: str
 ) -> None:
-    """Check before the first layer is quantized that all of them can be.
-
-    Raises:
-        InputError: a weight that is not finite, or a group size that does not divide a layer's
-            width; names the layer, and for the latter the config key and the sizes that would do.
-    """
-    for name, linear in linears.items():
-        bad = int((~linear.weight.isfinite()).sum())
-        if bad:
-            raise InputError(
-                f"{name}.weight has {bad} of {linear.weight.numel()} values that are NaN or "
-                "infinite; the model's weights are broken"
-            )
     if isinstance(group_size, str):
         return
     widths = {name: linear.weight.shape[axis] for name, linear in linears.items()}
@@ -88,63 +77,93 @@ def check_weights(
         )
 
 
-@torch.no_grad()
-def capture_inputs(
-    model: nn.Module, linears: Mapping[str, nn.Linear], token_ids: Tensor
-) -> dict[str, Tensor]:
-    """Run the model once on `[rows, length]`; what each layer reads, `[tokens, in]`.
-
-    Layers that read the same activation share its memory; a layer that is not reached is left out.
-    """
-    inputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            inputs[name] = arguments[0].reshape(-1, arguments[0].shape[-1])
-
-        return hook
-
-    handles = [m.register_forward_pre_hook(keep(name)) for name, m in linears.items()]
-    try:
-        model(input_ids=token_ids, attention_mask=torch.ones_like(token_ids), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return inputs
-
-
-@torch.no_grad()
-def quantize_layers(
-    linears: Mapping[str, nn.Linear],
-    inputs: Mapping[str, Tensor],
-    quantize: Callable[..., QuantizedLayer],
+def quantize_model(
+    model: nn.Module,
+    token_ids: Tensor,
+    implementation: ModuleType,
     settings: Mapping[str, Any],
-) -> tuple[dict[str, QuantizedLayer], dict[str, dict[str, Any]]]:
-    """Quantize layer by layer, with a progress bar; the layers and their part of the record.
+    store: BlockStore,
+    seed: int,
+    device: torch.device,
+) -> tuple[dict[str, QuantizedLayer], dict[str, Tensor]]:
+    """Quantize block by block, with a progress bar; return layers and changed parameters by name.
 
-    The record compares each with asymmetric RTN at the same bits and groups: relative error of the
-    weight, ||W - Wq|| / ||W||, and of the output, ||XW - XWq|| / ||XW|| for X of `inputs`.
+    Args:
+        token_ids: calibration text `[n, length]`.
+        implementation: a module of `lowbit.quantizers`.
+        store: finished blocks are kept there and taken from there.
+        seed: block k starts from seed + k, whether or not the blocks before it were made now.
     """
-    layers, entries = {}, {}
-    for name, linear in tqdm(linears.items(), unit="layer"):
-        weight = linear.weight.detach().float()
-        layers[name] = quantize(weight, **settings)
-        nearest = rtn.quantize(
-            weight,
-            bits=settings["bits"],
-            group_size=settings["group_size"],
-            axis=settings.get("axis", 1),
+    decoder = Decoder(model)
+    looks_at_activations = hasattr(implementation, "quantize_block")
+    batches = enter(decoder, token_ids, CALIBRATION_BATCH) if looks_at_activations else []
+    blocks = []
+    for index in tqdm(range(len(decoder)), unit="block"):
+        made = store.load(index)
+        if made is None:
+            torch.manual_seed(seed + index)
+            made = _quantize_block(decoder, index, batches, implementation, settings, device)
+            store.save(index, made)
+        blocks.append(made)
+        _advance(decoder, index, batches, made, device)
+    if hasattr(implementation, "finish"):
+        torch.manual_seed(seed + len(decoder))
+        blocks = implementation.finish(decoder, blocks, token_ids, store, device, **settings)
+    return _joined(decoder, blocks)
+
+
+def _quantize_block(
+    decoder: Decoder,
+    index: int,
+    batches: Sequence[CalibrationBatch],
+    implementation: ModuleType,
+    settings: Mapping[str, Any],
+    device: torch.device,
+) -> QuantizedBlock:
+    block = calibrated_block(decoder, index, batches, device)
+    names = list(block.linears)
+    if hasattr(implementation, "quantize_block"):
+        made = implementation.quantize_block(block, **settings)
+    else:
+        weights = {name: linear.weight.detach() for name, linear in block.linears.items()}
+        made = QuantizedBlock(
+            {name: implementation.quantize(weight, **settings) for name, weight in weights.items()}
         )
-        own = _errors(weight, dequantize(layers[name]), inputs.get(name))
-        reference = _errors(weight, dequantize(nearest), inputs.get(name))
-        compared = {f"rtn_{key}": value for key, value in reference.items()}
-        entries[name] = describe(layers[name]) | own | compared
-    return layers, entries
+    if made.layers.keys() != set(names):
+        wrong = ", ".join(sorted(made.layers.keys() ^ set(names)))
+        raise InputError(
+            f"{implementation.__name__} did not quantize exactly the linear layers of block "
+            f"{index}: {wrong}"
+        )
+    return QuantizedBlock({name: made.layers[name] for name in names}, made.replaced)
 
 
-def _errors(weight: Tensor, approximation: Tensor, inputs: Tensor | None) -> dict[str, Any]:
-    """Relative errors to six digits; None where they are not defined."""
-    errors = {"weight_error": relative_error(weight, approximation), "output_error": None}
-    if inputs is not None:
-        errors["output_error"] = relative_error(inputs @ weight.T, inputs @ approximation.T)
-    return {key: None if value is None else float(f"{value:.6g}") for key, value in errors.items()}
+@torch.no_grad()
+def _advance(
+    decoder: Decoder,
+    index: int,
+    batches: Sequence[CalibrationBatch],
+    made: QuantizedBlock,
+    device: torch.device,
+) -> None:
+    """Take both streams of every batch through the block."""
+    if not batches:
+        return
+    block = calibrated_block(decoder, index, batches, device)
+    for batch, (hidden_states, call) in zip(batches, block.inputs("full"), strict=True):
+        batch.full = block.run(hidden_states, call).cpu()
+    substitute(block.module, made.parameters())
+    for batch, (hidden_states, call) in zip(batches, block.inputs("quantized"), strict=True):
+        batch.quantized = block.run(hidden_states, call).cpu()
+
+
+def _joined(
+    decoder: Decoder, blocks: Sequence[QuantizedBlock]
+) -> tuple[dict[str, QuantizedLayer], dict[str, Tensor]]:
+    """Bring the blocks together under full names."""
+    layers, replaced = {}, {}
+    for index, block in enumerate(blocks):
+        prefix = f"{decoder.blocks_name}.{index}."
+        layers |= {prefix + name: layer for name, layer in block.layers.items()}
+        replaced |= {prefix + name: tensor for name, tensor in block.replaced.items()}
+    return layers, replaced

@@ -1,9 +1,9 @@
 """Quantized weights: what they are in memory, on disk, and how full weights come back from them.
 
 On disk a module has `<module>.codes` (packed by `bitstream`), and as the quantizer needs them
-`.scales`, `.zeros`, `.codebook`, `.permutation`, `.folded_scale`; every other tensor of the file is
-a parameter of the model that the quantizer changed, under its own name. The method's record holds
-each module's shape, bits, group size and axis (`describe`).
+`.scales`, `.zeros`, `.codebook`, `.permutation`, `.folded_scale`, `.output_scale`; every other
+tensor of the file is a parameter of the model that the quantizer changed, under its own name. The
+method's record holds each module's shape, bits, group size and axis (`describe`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,9 @@ GroupSize = int | str
 COMPUTE_DTYPE = "float32"
 """The type in which codes become weights; scales and zeros are stored in it too."""
 
-_PARTS = ("scales", "zeros", "codebook", "permutation", "folded_scale")
+_FOLDED = ("folded_scale", "output_scale")
+"""Parts that no weight is made from."""
+_PARTS = ("scales", "zeros", "codebook", "permutation", *_FOLDED)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class QuantizedLayer:
     """int32 `[in]`: column j of the codes is input channel permutation[j]; groups run over j."""
     folded_scale: Tensor | None = None
     """float32 `[in]`: factors multiplied into the weight before it was quantized, and taken out of
-    the layer's input elsewhere. For whoever aligns activations: `dequantize` leaves them in."""
+    the layer's input elsewhere (AWQ). `dequantize` leaves them in, `unfolded` takes them out."""
+    output_scale: Tensor | None = None
+    """float32 `[out]`: factors the weight (and bias) was divided by before it was quantized,
+    because a following layer's `folded_scale` multiplies by them."""
 
 
 def split_groups(
@@ -114,6 +119,17 @@ def dequantize(layer: QuantizedLayer) -> Tensor:
     return values
 
 
+def unfolded(layer: QuantizedLayer) -> Tensor:
+    """Return what stands for the original weight `[out, in]`: without scales moved between layers.
+
+    Wq = diag(output_scale) dequantize(layer) diag(1 / folded_scale).
+    """
+    weight = dequantize(layer)
+    if layer.folded_scale is not None:
+        weight = weight / layer.folded_scale
+    return weight if layer.output_scale is None else weight * layer.output_scale.unsqueeze(1)
+
+
 def _levels(layer: QuantizedLayer) -> Tensor:
     """What the codes stand for before zeros and scales, float32 `[out, in]`."""
     if layer.codebook is None:
@@ -143,7 +159,7 @@ def describe(layer: QuantizedLayer) -> dict[str, Any]:
 
 
 def bits_per_weight(layers: Mapping[str, QuantizedLayer]) -> float:
-    """Return stored bits per quantized weight: padded codes, scales, zeros and the rest."""
+    """Return stored bits per quantized weight: padded codes, and all that weights are made from."""
     stored = sum(_stored_bytes(layer) for layer in layers.values())
     return 8 * stored / sum(layer.codes.numel() for layer in layers.values())
 
@@ -151,7 +167,7 @@ def bits_per_weight(layers: Mapping[str, QuantizedLayer]) -> float:
 def _stored_bytes(layer: QuantizedLayer) -> int:
     rows, columns = layer.codes.shape
     return rows * row_bytes(columns, layer.bits) + sum(
-        part.nbytes for part in _parts(layer).values()
+        part.nbytes for name, part in _parts(layer).items() if name not in _FOLDED
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lowbit.errors import InputError
 from lowbit.quantization.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
 
-LIBRARY = "hqq"
+LIBRARIES = ("hqq",)
 
 _PACKED_TOGETHER = {2: 4, 4: 2}
 """Rows of groups that the package packs into one, for the bits where it does not pad."""

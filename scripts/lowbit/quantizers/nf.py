@@ -8,9 +8,10 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from lowbit.errors import InputError
 from lowbit.quantization.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
 
-LIBRARY = "torch"
+LIBRARIES = ("torch",)
 
 
 def codebook(bits: int) -> Tensor:
@@ -29,12 +30,19 @@ def codebook(bits: int) -> Tensor:
     return levels / levels.max()
 
 
-def quantize(weight: Tensor, *, bits: int, group_size: GroupSize) -> QuantizedLayer:
+def quantize(
+    weight: Tensor, *, bits: int, group_size: GroupSize, double_quantization: bool = False
+) -> QuantizedLayer:
     """Divide each group of `weight` `[out, in]` by its largest magnitude; take the nearest level.
 
     Where the group size divides the row, groups are bitsandbytes' blocks, and the reciprocal is
     taken as it does, so that no weight between two levels falls to the other side.
+
+    Raises:
+        InputError: double quantization, which only bitsandbytes does.
     """
+    if double_quantization:
+        raise InputError("double_quantization: true needs backend: bitsandbytes")
     groups, extent = split_groups(weight.to(torch.float32), group_size)
     scales = groups.abs().amax(extent, keepdim=True)
     levels = codebook(bits)

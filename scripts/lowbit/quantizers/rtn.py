@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lowbit.quantization.quantized import GroupSize, QuantizedLayer, join_groups, split_groups
 
-LIBRARY = "torch"
+LIBRARIES = ("torch",)
 
 
 def quantize(
