@@ -82,8 +82,8 @@ def implementations():
     """The study's quantizers: (name of a rule, where it is implemented) -> its methods' names."""
     found = {}
     for name, method in STUDY.methods.items():
-        rule = f"quantize_{method.quantizer}_{method.backend_name}".replace("-", "_")
-        found.setdefault((rule, method.implementation), []).append(name)
+        made_by = f"quantize_{method.quantizer}_{method.backend_name}".replace("-", "_")
+        found.setdefault((made_by, method.implementation), []).append(name)
     return found
 
 
