@@ -153,5 +153,5 @@ def final_outputs():
     return [PATHS.result(file) for file in files] + [
         PATHS.result(file, model)
         for model in STUDY.models
-        for file in ("correlation.csv", *figures)
+        for file in ("quantization.csv", "correlation.csv", *figures)
     ]

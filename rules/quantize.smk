@@ -43,3 +43,28 @@ for (rule_name, backend), names in implementations().items():
             "--method {params.method:q} {params.name} {params.seed} {params.threads} "
             "{params.device} --code {params.code} "
             "--weights {output.weights} --record {output.record} 2>&1 | tee {log}"
+
+
+rule tabulate_quantization:
+    input:
+        lambda w: [
+            PATHS.shared("method_record", model=w.model, method=method) for method in STUDY.methods
+        ],
+    output:
+        csv=table("quantization", "Quantization"),
+        markdown=f"{TABLES}/quantization.md",
+    log:
+        f"{TABLES}/logs/tabulate_quantization.log",
+    benchmark:
+        f"{TABLES}/benchmarks/tabulate_quantization.tsv"
+    params:
+        code=code("tabulate_quantization.py", "analysis"),
+        model=lambda w: f"--model {w.model}",
+        names=as_json(list(STUDY.methods)),
+    conda:
+        environment("analysis")
+    message:
+        "Tabulate what quantizing {wildcards.model} cost"
+    shell:
+        "python scripts/tabulate_quantization.py {params.model} --records {input} "
+        "--names {params.names:q} --csv {output.csv} --markdown {output.markdown} 2>&1 | tee {log}"
