@@ -3,7 +3,7 @@ STUDY ?= config.yaml
 ARGS ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo study plan test report bench demo-model lint schema clean environments .venv .envs/test .envs/bench
+.PHONY: help demo demo-all study plan test report bench bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -21,6 +21,7 @@ endif
 export PYTHONNOUSERSITE := 1
 PYTHON := .venv/bin/python
 RUN = $(PYTHON) scripts/study/launch.py --configfile $(STUDY)
+RUN_ALL = $(PYTHON) scripts/study/launch.py --configfile config/demo-all.yaml
 # What needs no study, and so no valid config, has a Snakefile of its own.
 RUN_OTHER = $(PYTHON) scripts/study/launch.py --snakefile
 # Makes folder $@ from envs/$(1).yaml, unless it was already made from a file of this content.
@@ -33,6 +34,9 @@ help:  ## list the commands
 	@echo "STUDY=config/<file>.yaml chooses the study (now $(STUDY)), ARGS= adds options of Snakemake or pytest."
 
 demo: study  ## run the study of the embedded model; nothing else needed
+
+demo-all:  ## the same with every quantizer at 2, 3 and 4 bits
+	@$(MAKE) --no-print-directory study STUDY=config/demo-all.yaml
 
 study: .venv  ## run a study: make study STUDY=config/<file>.yaml
 	@$(RUN) $(ARGS)
@@ -49,6 +53,10 @@ test: environments .envs/test  ## run all tests
 bench: .venv .envs/bench  ## measure the scorer against a plain forward and lm-evaluation-harness
 	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)
 
+bench-quantizers: .venv  ## quantize with every method anew and show seconds beside output errors
+	@$(RUN_ALL) --forceall --until tabulate_quantization $(ARGS)
+	@$(PYTHON) scripts/bench/quantizers.py --study config/demo-all.yaml --output results/benchmarks/quantizers.csv
+
 demo-model: .venv  ## train the embedded model again (hours on a CPU; resumes)
 	@$(RUN_OTHER) rules/demo_model.smk $(ARGS)
 
@@ -58,8 +66,8 @@ lint: .venv .envs/test  ## check style: ruff, and Snakemake's own linter
 schema: .venv  ## write config/schema.json anew after a change of the config's models
 	@$(PYTHON) scripts/study/schema.py
 
-environments: .venv  ## make the environments of all rules without running anything
-	@$(RUN) --conda-create-envs-only
+environments: .venv  ## make the environments of all quantizers without running anything
+	@$(RUN_ALL) --conda-create-envs-only
 
 clean:  ## remove all results, keeping environments
 	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} + ; rm -rf .snakemake report.html
