@@ -1,29 +1,27 @@
-"""GPTQ (arXiv 2210.17323) by auto-gptq, the library that made it common.
+"""GPTQ (arXiv 2210.17323) by auto-gptq, the package that made it known, block by block.
 
-Its `GPTQ` object quantizes one layer; the walk through the model is ours, so that a run can be
-interrupted and one block at a time is held. Order and inputs are the library's own with
-`true_sequential`: layers that read the same activation together, in the order of execution, each
-seeing what the layers before it became.
+Its own `GPTQ` object quantizes each layer. Layers that read the same input are quantized together
+("true sequential"), on the activations that come out of all that is quantized before them.
 """
 
 import logging
-import os
-from collections.abc import Callable
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from unittest import mock
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-from lowbit.errors import InputError
+from lowbit.engine.roles import decoder_blocks
+from lowbit.errors import GateError, InputError
 from lowbit.quantization.blocks import CalibratedBlock, QuantizedBlock
 from lowbit.quantization.quantized import GroupSize, QuantizedLayer, dequantize
 
-logging.getLogger("auto_gptq").setLevel(logging.ERROR)
-os.environ.pop("DEBUG", None)  # the library prints and computes more where this is set
-
-from auto_gptq.quantization.gptq import GPTQ  # noqa: E402
+logging.getLogger("auto_gptq").setLevel(logging.ERROR)  # it says that no CUDA kernel was built
+with warnings.catch_warnings(record=True):  # deprecations in a package that has been archived
+    from auto_gptq.quantization.gptq import GPTQ
 
 LIBRARIES = ("auto-gptq",)
 
@@ -34,120 +32,149 @@ def quantize_block(
     *,
     bits: int,
     group_size: GroupSize,
-    symmetric: bool,
-    activation_order: bool,
-    damping: float,
+    symmetric: bool = False,
+    activation_order: bool = False,
+    damping: float = 0.01,
 ) -> QuantizedBlock:
-    """Quantize a block's layers on the activations that reach them through quantized blocks.
+    """Quantize every linear layer of the block; its weights in `block.module` are replaced.
+
+    With `activation_order`, groups are runs of the columns in the order of their quantization, so
+    the layer has a `permutation`.
 
     Raises:
-        InputError: a layer's Hessian is not positive definite.
+        InputError: no calibration text reaches a layer, activations are not finite, or the Hessian
+            is not positive definite.
+        GateError: the codes do not give the library's weight back.
     """
     layers = {}
-    for names in reading_the_same(block):
-        solvers = {name: _solver(block.linears[name], bits, symmetric) for name in names}
-        _accumulate(block, solvers)
-        for name, solver in solvers.items():
-            layers[name] = _quantize(
-                solver, f"{block.index}.{name}", bits, group_size, activation_order, damping
+    for names in reading_groups(block):
+        for name, solver in _collect(block, names, bits, symmetric).items():
+            full_name = f"{decoder_blocks(block.model)[0]}.{block.index}.{name}"
+            _check_hessian(solver, full_name)
+            layers[name] = _solve(
+                solver, full_name, bits, group_size, symmetric, activation_order, damping
             )
     return QuantizedBlock(layers)
 
 
-def reading_the_same(block: CalibratedBlock) -> list[list[str]]:
-    """Groups of layers that are called with the same tensor, in the order of execution."""
-    calls: list[tuple[Tensor, list[str]]] = []
+def reading_groups(block: CalibratedBlock) -> list[list[str]]:
+    """Names of the layers that read one and the same tensor, in the order of execution.
 
-    def note(name: str, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        if calls and calls[-1][0] is arguments[0]:
-            calls[-1][1].append(name)
-        else:
-            calls.append((arguments[0], [name]))
-
-    hidden_states, call = next(block.inputs("quantized"))
-    _run_hooked(block, {name: partial(note, name) for name in block.linears}, hidden_states, call)
-    return [names for _, names in calls]
-
-
-def _solver(linear: nn.Linear, bits: int, symmetric: bool) -> GPTQ:
-    solver = GPTQ(linear)
-    solver.quantizer.configure(bits, perchannel=True, sym=symmetric, mse=False)
-    return solver
-
-
-def _accumulate(block: CalibratedBlock, solvers: dict[str, GPTQ]) -> None:
-    """Show every solver the inputs of its layer, batch by batch."""
-
-    def add(solver: GPTQ, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        solver.add_batch(arguments[0], None)
-
-    hooks = {name: partial(add, solver) for name, solver in solvers.items()}
+    Raises:
+        InputError: no calibration text reaches a layer.
+    """
+    groups: list[list[str]] = []
+    waiting = dict(block.linears)
     for hidden_states, call in block.inputs("quantized"):
-        _run_hooked(block, hooks, hidden_states, call)
+        # Tensors are kept for one batch, or another could take the place of one that was freed.
+        reads: list[tuple[Tensor, list[str]]] = []
+        with ExitStack() as hooks:
+            for name, linear in waiting.items():
+                note = partial(_note_input, reads, name)
+                hooks.callback(linear.register_forward_pre_hook(note).remove)
+            block.run(hidden_states, call)
+        groups += [names for _, names in reads]
+        read = {name for names in groups for name in names}
+        waiting = {name: linear for name, linear in waiting.items() if name not in read}
+        if not waiting:
+            return groups
+    raise InputError(
+        f"no calibration text reaches {', '.join(waiting)} in block {block.index}, so GPTQ knows "
+        "nothing of its inputs; write a larger n or length under calibration"
+    )
 
 
-def _run_hooked(block: CalibratedBlock, hooks: dict[str, Callable], *arguments: object) -> None:
-    with ExitStack() as stack:
-        for name, hook in hooks.items():
-            stack.callback(block.linears[name].register_forward_pre_hook(hook).remove)
-        block.run(*arguments)
+def _note_input(
+    reads: list[tuple[Tensor, list[str]]], name: str, module: nn.Module, inputs: tuple[Tensor]
+) -> None:
+    """Forward hook: put the layer beside those that read the same tensor."""
+    for tensor, names in reads:
+        if tensor is inputs[0]:
+            names.append(name)
+            return
+    reads.append((inputs[0], [name]))
 
 
-def _quantize(
+def _collect(
+    block: CalibratedBlock, names: list[str], bits: int, symmetric: bool
+) -> dict[str, GPTQ]:
+    """Sum up the Hessians of some layers over the calibration text."""
+    linears = block.linears
+    solvers = {name: GPTQ(linears[name]) for name in names}
+    with ExitStack() as hooks:
+        for name, solver in solvers.items():
+            solver.quantizer.configure(bits, perchannel=True, sym=symmetric, mse=False)
+            add = partial(_add_input, solver)
+            hooks.callback(linears[name].register_forward_hook(add).remove)
+        for hidden_states, call in block.inputs("quantized"):
+            block.run(hidden_states, call)
+    return solvers
+
+
+def _add_input(solver: GPTQ, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    """Forward hook: add a batch to the library's Hessian."""
+    solver.add_batch(inputs[0], output)
+
+
+def _check_hessian(solver: GPTQ, name: str) -> None:
+    if not solver.H.isfinite().all():
+        raise InputError(
+            f"the inputs of {name} on the calibration text are not finite numbers; the model's "
+            "weights are broken, or it cannot be run in float32"
+        )
+
+
+def _solve(
     solver: GPTQ,
     name: str,
     bits: int,
     group_size: GroupSize,
+    symmetric: bool,
     activation_order: bool,
     damping: float,
 ) -> QuantizedLayer:
-    """Let the library solve for one layer, which changes its weight; return the codes."""
-    rows, columns = solver.layer.weight.shape
-    size = columns if group_size == "row" else int(group_size)
-    order = torch.argsort(torch.diag(solver.H), descending=True) if activation_order else None
-    dead = torch.diag(solver.H) == 0
-    if activation_order and dead.any():  # the library sorts after it has set dead columns to 1
-        order = torch.argsort(torch.diag(solver.H).masked_fill(dead, 1), descending=True)
-    # The library waits for a GPU at the end, even where there is none.
-    waits = mock.patch("torch.cuda.synchronize") if not torch.cuda.is_available() else ExitStack()
+    """Let the library quantize one layer, and take the codes out of what it returns."""
     try:
-        with waits:
-            scales, zeros, _ = solver.fasterquant(
+        with _synchronizing_only_with_cuda():
+            scales, zeros, group_of_input = solver.fasterquant(
                 percdamp=damping,
-                group_size=-1 if group_size == "row" else size,
+                group_size=-1 if group_size == "row" else group_size,
                 actorder=activation_order,
             )
     except torch.linalg.LinAlgError as error:
         raise InputError(
-            f"the Hessian of block {name} is not positive definite with damping: {damping:g} "
-            f"({error}); write a larger damping, such as {min(10 * damping, 0.5):g}, or give more "
-            "calibration texts"
+            f"the Hessian of {name} is not positive definite; write a larger damping than "
+            f"{damping:g}, such as {min(10 * damping, 0.5):g}, or more calibration text"
         ) from error
-    solver.free()
-    return _layer(solver.layer.weight.data, scales, zeros, order, bits, size, name)
-
-
-def _layer(
-    weight: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    order: Tensor | None,
-    bits: int,
-    size: int,
-    name: str,
-) -> QuantizedLayer:
-    """Read the codes off the quantized weight `[out, in]`; they give it back to the last bit."""
-    columns = weight if order is None else weight[:, order]
-    steps = scales.repeat_interleave(size, 1)
-    codes = (columns / steps).round() + zeros.repeat_interleave(size, 1)
+    weight = solver.layer.weight.detach()
+    columns = weight.shape[1]
+    order = torch.argsort(group_of_input, stable=True)
+    size = columns if group_size == "row" else group_size
     layer = QuantizedLayer(
-        codes=codes.to(torch.uint8).cpu(),
+        codes=_codes(weight[:, order], scales, zeros, size).cpu(),
         bits=bits,
         group_size=size,
-        scales=scales.float().contiguous().cpu(),
-        zeros=zeros.to(torch.uint8).contiguous().cpu(),
-        permutation=None if order is None else order.to(torch.int32).cpu(),
+        scales=scales.float().cpu(),
+        zeros=None if symmetric else zeros.to(torch.uint8).cpu(),
+        permutation=order.to(torch.int32).cpu() if activation_order and size < columns else None,
     )
+    solver.free()
     if not torch.equal(dequantize(layer), weight.float().cpu()):
-        raise InputError(f"block {name}: codes do not give the weight that auto-gptq computed")
+        raise GateError(f"the codes of {name} do not give auto-gptq's weight back")
     return layer
+
+
+def _codes(weight: Tensor, scales: Tensor, zeros: Tensor, size: int) -> Tensor:
+    """Codes `[out, in]` of a weight that lies on its grid."""
+    steps = weight.unflatten(1, (-1, size)) / scales.unsqueeze(2)
+    return (steps.round() + zeros.unsqueeze(2)).flatten(1).to(torch.uint8)
+
+
+@contextmanager
+def _synchronizing_only_with_cuda() -> Iterator[None]:
+    """The library waits for the GPU, to time itself, even where there is none."""
+    if torch.cuda.is_available():
+        yield
+    else:
+        with patch.object(torch.cuda, "synchronize", lambda: None):
+            yield
