@@ -11,6 +11,7 @@ from torch import Tensor
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.walk import Stream
 from lowbit.errors import InputError
+from lowbit.quantization.experts import expert_slices, merge_tensors, separate_tensors
 from lowbit.quantization.quantized import QuantizedWeights
 
 
@@ -25,7 +26,8 @@ def quantized_stream(
 ) -> Stream:
     """Return the stream of method `name`, dequantized block by block from beside its `record`.
 
-    A resident stream dequantizes each block once; else each time the walk reaches it.
+    A resident stream dequantizes each block once; else each time the walk reaches it. Experts that
+    the model merges are put into the merged tensors.
     """
     weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
     modules, replaced = _by_block(name, weights, decoder)
@@ -37,7 +39,12 @@ def quantized_stream(
             for module in modules[index]
         } | {key.removeprefix(prefix): weights.replaced[key].to(dtype) for key in replaced[index]}
         moved = {key: tensor.to(device) for key, tensor in changed.items()}
-        return {**full.parameters(index), **moved}
+        own, block = full.parameters(index), decoder.blocks[index]
+
+        def merged(key: str) -> Tensor:
+            return own[key] if key in own else block.get_parameter(key)
+
+        return {**own, **merge_tensors(expert_slices(block), moved, merged)}
 
     return Stream(name, cache(parameters) if resident else parameters)
 
@@ -50,7 +57,7 @@ def _by_block(
     Raises:
         InputError: one of them lies outside the model's blocks, where it would be ignored.
     """
-    known = {f"{decoder.blocks_name}.{key}" for key, _ in decoder.blocks.named_parameters()}
+    known = {f"{decoder.blocks_name}.{key}" for key in separate_tensors(decoder.blocks)}
     modules: dict[int, list[str]] = defaultdict(list)
     replaced: dict[int, list[str]] = defaultdict(list)
     names = [(key, f"{key}.weight", modules) for key in weights.names]
