@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lowbit.errors import InputError
 from lowbit.quantization.quantized import QuantizedLayer, dequantize, relative_error, split_groups
-from lowbit.quantizers import hqq, nf, rtn
+from lowbit.quantizers import fp_bitsandbytes, hqq, nf, nf_bitsandbytes, rtn
 from study.methods import Hqq
 
 KINDS: dict[str, tuple[Callable[..., QuantizedLayer], dict]] = {
@@ -209,3 +209,36 @@ def test_hqq_beats_rtn() -> None:
         for quantize in (hqq.quantize, rtn.quantize)
     ]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("double_quantization", [False, True])
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_bitsandbytes_codes_dequantize_to_the_tensor_of_the_library(
+    kind: str, block: int, double_quantization: bool
+) -> None:
+    weight = gaussian(64, 512)
+    weight[3, :block] = 0.0
+    quantize = {"nf4": nf_bitsandbytes.quantize, "fp4": fp_bitsandbytes.quantize}[kind]
+    layer = quantize(weight, bits=4, group_size=block, double_quantization=double_quantization)
+    packed, state = bnb.quantize_4bit(
+        weight, blocksize=block, quant_type=kind, compress_statistics=double_quantization
+    )
+    assert torch.equal(dequantize(layer), bnb.dequantize_4bit(packed, state))
+    assert len(layer.codes.unique()) > 12
+    assert layer.scales.shape == (64, 512 // block)
+
+
+def test_bitsandbytes_nf4_is_our_nf4() -> None:
+    theirs = nf_bitsandbytes.quantize(gaussian(), bits=4, group_size=64, double_quantization=False)
+    assert torch.equal(
+        dequantize(theirs), dequantize(nf.quantize(gaussian(), bits=4, group_size=64))
+    )
+
+
+def test_bitsandbytes_says_what_it_cannot() -> None:
+    chosen = {"group_size": 64, "double_quantization": False}
+    with pytest.raises(InputError, match="bits: 4 only, not 3"):
+        nf_bitsandbytes.quantize(gaussian(), bits=3, **chosen)
+    with pytest.raises(InputError, match="64 does not divide a dimension of 96"):
+        fp_bitsandbytes.quantize(gaussian(8, 96), bits=4, **chosen)

@@ -121,7 +121,7 @@ class Nf(Method):
 
     BACKENDS = {
         "own": Backend("lowbit.quantizers.nf", "core"),
-        "bitsandbytes": Backend("lowbit.quantizers.nf_bitsandbytes", "modern"),
+        "bitsandbytes": Backend("lowbit.quantizers.nf_bitsandbytes", "bitsandbytes"),
     }
     model_config = _settings({"quantizer": "nf", "bits": 3, "group_size": 64})
 
@@ -143,7 +143,7 @@ class Nf(Method):
 class Fp(Method):
     """Four-bit floating point (sign, two bits of exponent, one of mantissa), by bitsandbytes."""
 
-    BACKENDS = {"bitsandbytes": Backend("lowbit.quantizers.fp_bitsandbytes", "modern")}
+    BACKENDS = {"bitsandbytes": Backend("lowbit.quantizers.fp_bitsandbytes", "bitsandbytes")}
     BITS = (4,)
     GROUP_WORDS = ()
     model_config = _settings({"quantizer": "fp", "bits": 4, "group_size": 64})
