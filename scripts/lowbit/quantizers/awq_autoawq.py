@@ -1,10 +1,10 @@
-"""AWQ (arXiv 2306.00978) by autoawq, the library that made it common, one block at a time.
+"""AWQ (arXiv 2306.00978) by AutoAWQ: its search for scales and clipping, block by block.
 
-The search for scales and clipping ranges is the library's own, on the activations of the
-full-precision model as there. Repaired: on a CPU it takes its snapshot of the weights by reference
-and so never undoes the first candidate (see `_BlockSearch._compute_best_scale`).
+The library's tables say which layers share a scale and which module before them takes it back. It
+searches on full-precision activations.
 """
 
+import inspect
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -13,167 +13,257 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.engine.roles import decoder_blocks
-from lowbit.errors import InputError
+from lowbit.errors import GateError, InputError
 from lowbit.quantization.blocks import CalibratedBlock, QuantizedBlock
-from lowbit.quantization.quantized import QuantizedLayer, dequantize
+from lowbit.quantization.quantized import (
+    GroupSize,
+    QuantizedLayer,
+    dequantize,
+    relative_error,
+    split_groups,
+)
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it announces that it is archived
+with warnings.catch_warnings(record=True):  # deprecations in a package that has been archived
     from awq.models.auto import AWQ_CAUSAL_LM_MODEL_MAP
-    from awq.modules.act import ScaledActivation
-    from awq.quantize.quantizer import AwqQuantizer, apply_clip, apply_scale
+    from awq.quantize.quantizer import AwqQuantizer
+    from awq.quantize.scale import apply_clip, apply_scale
 
 LIBRARIES = ("autoawq",)
 
-CLIPPED_ROWS = 64
-"""The library searches clipping ranges for this many rows at once, and needs a multiple of it."""
+TOLERANCE = 1e-4
+"""Relative change of the block's output by scales alone: far above float32 noise."""
 
-Scaling = tuple[str, tuple[str, ...], Tensor]
-"""Name of what comes before, names of the layers scaled, and their factors `[in]`."""
+_CLIPPED_ROWS = 64
+"""The library can clip a layer whose number of outputs is a multiple of this."""
+
+Found = tuple[str, tuple[str, ...], Tensor]
+"""The module that is divided, the layers that are multiplied, and the scales."""
 
 
 @torch.no_grad()
 def quantize_block(
-    block: CalibratedBlock, *, bits: int, group_size: int, clipping: bool
+    block: CalibratedBlock, *, bits: int, group_size: GroupSize, clipping: bool = True
 ) -> QuantizedBlock:
-    """Search scales (and clipping ranges) for a block, fold them in, round.
+    """Search scales and clipping on the full-precision stream, apply them, and round.
 
-    The factors stay in the result: `folded_scale` of the layers that were multiplied,
-    `output_scale` of the linear layer before them that was divided; norms that were divided are
-    among the replaced parameters.
+    `block.module` is left with scaled, clipped weights. Beside the layers come the norms and biases
+    that took scales in.
 
     Raises:
-        InputError: the library does not know the architecture, or cannot scale or clip it so that
-            weights alone hold the result.
+        InputError: an architecture that AutoAWQ does not know or cannot scale exactly, a layer that
+            no calibration text reaches or whose outputs it cannot clip, a group of equal weights.
+        GateError: the codes do not give the library's weight back.
     """
-    search = _BlockSearch(block, bits, group_size, clipping)
-    linears = block.linears
+    table = _find_table(block)
+    _check_weights(block, group_size)
+    search = BlockSearch(block, bits, group_size)
+    others = _other_parameters(block)
+    expected = _first_output(block)
+    features = _input_features(block, search)
+    entries = table.get_layers_for_scaling(block.module, features, search.module_kwargs)
+    found = [search._search_best_scale(block.module, **entry) for entry in entries]
+    apply_scale(block.module, found, input_feat_dict=features)
+    block.module.to(block.device)  # the library leaves on the CPU what it has scaled
+    _check_output(block, expected)
     if clipping:
-        _check_rows(linears)
-    features = search._get_input_feat(block.module, linears)
-    groups = search.awq_model.get_layers_for_scaling(block.module, features, search.module_kwargs)
-    scalings = [search._search_best_scale(block.module, **group) for group in groups]
-    apply_scale(block.module, scalings, input_feat_dict=features)
-    block.module.to(block.device)  # the library leaves what it touched on the CPU
-    if any(isinstance(module, ScaledActivation) for module in block.module.modules()):
-        raise InputError(
-            f"autoawq scales an activation function of {type(block.model).__name__}, which no "
-            "quantized weight can hold; use another quantizer for this model"
-        )
-    if clipping:
-        apply_clip(block.module, search._search_best_clip(block.module, linears, features))
-        block.module.to(block.device)
-    return _result(block, search, scalings)
+        clips = search._search_best_clip(block.module, block.linears, features)
+        apply_clip(block.module, clips)
+    folded, divided = _scales_by_layer(block, found)
+    layers = {
+        name: _round(search, linear, _name(block, name), folded.get(name), divided.get(name))
+        for name, linear in block.linears.items()
+    }
+    return QuantizedBlock(layers, _changed(block, others))
 
 
-class _BlockSearch(AwqQuantizer):
-    """The library's quantizer, looking at one block only."""
+class BlockSearch(AwqQuantizer):
+    """The library's quantizer for one block, which takes its inputs from the block."""
 
-    def __init__(self, block: CalibratedBlock, bits: int, group_size: int, clipping: bool) -> None:
-        self.block = block
+    def __init__(self, block: CalibratedBlock, bits: int, group_size: GroupSize) -> None:
+        self.block, self.rows = block, group_size == "row"
         super().__init__(
-            awq_model=_architecture(block.model),
-            model=block.model,
+            SimpleNamespace(model_type=block.model.config.model_type),
+            block.module,
             tokenizer=None,
             w_bit=bits,
-            group_size=group_size,
+            group_size=-1 if self.rows else group_size,
             zero_point=True,
-            version="GEMM",
+            version=None,
             calib_data=None,
             split=None,
             text_column=None,
             duo_scaling=True,
-            export_compatible=True,
-            apply_clip=clipping,
-            n_parallel_calib_samples=len(block.batches[0].full),
+            n_parallel_calib_samples=block.batches[0].full.shape[0],
         )
 
-    def init_quant(
-        self, n_samples: int = 0, max_seq_len: int = 0
-    ) -> tuple[list[nn.Module], dict[str, Any], Tensor]:
-        """Take the activations that our walk brought here instead of running the model."""
-        batches = list(self.block.inputs("full"))
-        _, kwargs = batches[0][1]
-        return [self.block.module], dict(kwargs), torch.cat([states for states, _ in batches])
+    def init_quant(self, **limits: int) -> tuple[list[nn.Module], dict[str, Any], Tensor]:
+        """Give the block, its arguments and its inputs `[n, length, hidden]`."""
+        inputs = list(self.block.inputs("full"))
+        args, kwargs = inputs[0][1]
+        names = list(inspect.signature(self.block.module.forward).parameters)[1:]
+        arguments = dict(zip(names, args, strict=False)) | kwargs
+        arguments = {name: _one_row(value, len(inputs[0][0])) for name, value in arguments.items()}
+        return [self.block.module], arguments, torch.cat([states for states, _ in inputs])
 
-    def _compute_best_scale(self, x: Tensor, *arguments: Any) -> Tensor:
-        """Give the library a real copy of the weights it tries candidates on."""
-
-        def copied(module: nn.Module, state: dict[str, Tensor], prefix: str, extra: Any) -> None:
-            for name in list(state):
-                state[name] = state[name].clone()
-
-        inspected = arguments[2]
-        handle = inspected.register_state_dict_post_hook(copied)
+    def _search_best_scale(self, module: nn.Module, **entry: Any) -> Found:
+        """As in the library, which cannot do this with one group per row."""
+        if self.rows:
+            self.group_size = entry["layers"][0].in_features
         try:
-            return super()._compute_best_scale(x, *arguments)
+            return super()._search_best_scale(module, **entry)
         finally:
-            handle.remove()
+            self.group_size = -1 if self.rows else self.group_size
+
+    def _compute_best_scale(
+        self, x: Tensor, w_mean: Tensor, x_mean: Tensor, module2inspect: nn.Module, *rest: Any
+    ) -> Tensor:
+        """As in the library, but with the weights put back after each trial.
+
+        It saves them with `.cpu()`, which copies nothing where they are on the CPU: the first trial
+        would stay in them. The hook makes the saved state a copy.
+        """
+        hook = module2inspect.register_state_dict_post_hook(_copy_state)
+        try:
+            return super()._compute_best_scale(x, w_mean, x_mean, module2inspect, *rest)
+        finally:
+            hook.remove()
+
+    def _compute_best_clip(self, weight: Tensor, features: Tensor, **options: Any) -> Tensor:
+        """As in the library, which stops here for other numbers of outputs."""
+        if weight.shape[0] % _CLIPPED_ROWS:
+            raise InputError(
+                f"autoawq cannot clip block {self.block.index}: a layer has {weight.shape[0]} "
+                f"outputs, not a multiple of {_CLIPPED_ROWS}; write clipping: false"
+            )
+        return super()._compute_best_clip(weight, features, **options)
 
 
-def _architecture(model: nn.Module) -> SimpleNamespace:
-    """What the library must know of an architecture: which layers are scaled with which."""
-    kind = model.config.model_type
-    if kind not in AWQ_CAUSAL_LM_MODEL_MAP:
-        known = ", ".join(sorted(AWQ_CAUSAL_LM_MODEL_MAP))
-        raise InputError(f"autoawq does not know the architecture {kind}; it knows {known}")
-    scaling = AWQ_CAUSAL_LM_MODEL_MAP[kind].get_layers_for_scaling
-    return SimpleNamespace(model_type=kind, get_layers_for_scaling=scaling)
+def _copy_state(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    for name, tensor in state.items():
+        state[name] = tensor.clone()
 
 
-def _check_rows(linears: dict[str, nn.Linear]) -> None:
-    wrong = [name for name, each in linears.items() if each.weight.shape[0] % CLIPPED_ROWS]
-    if wrong:
+def _one_row(value: Any, batch: int) -> Any:
+    """Masks without padding are the same in each row; one row serves a batch of any size."""
+    if isinstance(value, Tensor) and value.dim() > 1 and len(value) == batch:
+        return value[:1]
+    return value
+
+
+def _name(block: CalibratedBlock, layer: str) -> str:
+    return f"{decoder_blocks(block.model)[0]}.{block.index}.{layer}"
+
+
+def _find_table(block: CalibratedBlock) -> Any:
+    """The library's table for the model's architecture."""
+    model_type = block.model.config.model_type
+    table = AWQ_CAUSAL_LM_MODEL_MAP.get(model_type)
+    if table is None:
         raise InputError(
-            f"autoawq can search clipping ranges only for layers whose outputs are a multiple of "
-            f"{CLIPPED_ROWS}; {wrong[0]} has {linears[wrong[0]].weight.shape[0]}. Write "
-            "clipping: false"
+            f"autoawq does not know the architecture {model_type}; it knows "
+            f"{', '.join(sorted(AWQ_CAUSAL_LM_MODEL_MAP))}. Use another quantizer or backend"
+        )
+    if table.get_act_for_scaling(block.module)["is_scalable"]:
+        raise InputError(
+            f"autoawq scales the activation function of {model_type}, which quantized weights "
+            "cannot hold; use another quantizer or backend"
+        )
+    return table
+
+
+def _check_weights(block: CalibratedBlock, group_size: GroupSize) -> None:
+    """Refuse groups of one value other than 0: the library's grid spans [min, max] without 0."""
+    for name, linear in block.linears.items():
+        groups, extent = split_groups(linear.weight, group_size)
+        low, high = groups.amin(extent), groups.amax(extent)
+        if bool(((low == high) & (low != 0)).any()):
+            raise InputError(
+                f"{_name(block, name)} has a group of equal weights, which autoawq would turn to "
+                "almost 0; use another quantizer"
+            )
+
+
+def _input_features(block: CalibratedBlock, search: BlockSearch) -> dict[str, Tensor]:
+    """What reaches each layer, by its name."""
+    try:
+        features = search._get_input_feat(block.module, block.linears)
+    except AssertionError as error:
+        raise InputError(f"block {block.index}: autoawq: {error}") from error
+    missing = [name for name in block.linears if name not in features]
+    if missing:
+        raise InputError(
+            f"no calibration text reaches {_name(block, missing[0])}, so AWQ knows nothing of its "
+            "inputs; write a larger n or length under calibration"
+        )
+    return features
+
+
+def _other_parameters(block: CalibratedBlock) -> dict[str, Tensor]:
+    """Norms and biases, copied to the CPU."""
+    parameters = block.module.named_parameters()
+    return {name: p.detach().cpu().clone() for name, p in parameters if p.dim() == 1}
+
+
+def _changed(block: CalibratedBlock, before: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The norms and biases that are not what they were."""
+    after = _other_parameters(block)
+    return {name: after[name] for name in before if not torch.equal(after[name], before[name])}
+
+
+def _first_output(block: CalibratedBlock) -> Tensor:
+    """The block's output on the first batch of the full-precision stream."""
+    return block.run(*next(iter(block.inputs("full"))))
+
+
+def _check_output(block: CalibratedBlock, expected: Tensor) -> None:
+    """Before anything is rounded, scales must have left the block's output as it was."""
+    error = relative_error(expected, _first_output(block)) or 0.0
+    if not error <= TOLERANCE:
+        raise InputError(
+            f"autoawq's scales change the output of block {block.index} by {error:.2g} before "
+            f"anything is rounded ({TOLERANCE:g} is allowed): its table for "
+            f"{block.model.config.model_type} does not fit this model; use another quantizer or "
+            "backend"
         )
 
 
-def _result(
-    block: CalibratedBlock, search: _BlockSearch, scalings: list[Scaling]
-) -> QuantizedBlock:
-    """Round the scaled and clipped weights; keep what was folded where."""
-    linears = block.linears
-    folded = {name: torch.ones(each.in_features) for name, each in linears.items()}
-    outputs = {name: torch.ones(each.out_features) for name, each in linears.items()}
-    for before, names, factors in scalings:
-        for name in names:
-            folded[name] *= factors.view(-1).cpu().float()
-        if before in outputs:
-            outputs[before][-factors.numel() :] *= factors.view(-1).cpu().float()
-    layers = {
-        name: _layer(search, linear, folded[name], outputs[name], f"{block.index}.{name}")
-        for name, linear in linears.items()
-    }
-    original = dict(decoder_blocks(block.model)[1][block.index].named_parameters())
-    weights = {f"{name}.weight" for name in linears}
-    replaced = {
-        name: parameter.detach().float().cpu()
-        for name, parameter in block.module.named_parameters()
-        if name not in weights and not torch.equal(parameter.cpu(), original[name].cpu())
-    }
-    return QuantizedBlock(layers, replaced)
+def _scales_by_layer(
+    block: CalibratedBlock, found: list[Found]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Per layer, what its columns were multiplied by and what its rows were divided by."""
+    folded, divided = {}, {}
+    for before, names, scales in found:
+        scales = scales.float().cpu()
+        folded |= dict.fromkeys(names, scales)
+        if before in block.linears:
+            # Of a layer that makes queries, keys and values at once, the library divides the last.
+            rows = torch.ones(block.linears[before].out_features)
+            rows[-len(scales) :] = scales
+            divided[before] = rows
+    return folded, divided
 
 
-def _layer(
-    search: _BlockSearch, linear: nn.Linear, folded: Tensor, outputs: Tensor, name: str
+def _round(
+    search: BlockSearch,
+    linear: nn.Linear,
+    name: str,
+    folded: Tensor | None,
+    divided: Tensor | None,
 ) -> QuantizedLayer:
-    weight = linear.weight.data.float()
+    """Take codes out of the library's rounding of one weight."""
+    weight = linear.weight.detach().float().cpu()
     rounded, scales, zeros = search.pseudo_quantize_tensor(weight)
-    size = search.group_size
-    steps, offsets = (part.repeat_interleave(size, 1) for part in (scales, zeros))
-    codes = ((weight / steps).round() + offsets).clamp(0, 2**search.w_bit - 1)
+    size = weight.shape[1] // scales.shape[1]
+    steps = rounded.unflatten(1, (-1, size)) / scales.unsqueeze(2)
     layer = QuantizedLayer(
-        codes=codes.to(torch.uint8).cpu(),
+        codes=(steps.round() + zeros.unsqueeze(2)).flatten(1).to(torch.uint8),
         bits=search.w_bit,
         group_size=size,
-        scales=scales.contiguous().cpu(),
-        zeros=zeros.to(torch.uint8).contiguous().cpu(),
-        folded_scale=None if bool((folded == 1).all()) else folded,
-        output_scale=None if bool((outputs == 1).all()) else outputs,
+        scales=scales,
+        zeros=zeros.to(torch.uint8),
+        folded_scale=folded,
+        output_scale=divided,
     )
-    if not torch.equal(dequantize(layer), rounded.cpu()):
-        raise InputError(f"block {name}: codes do not give the weight that autoawq computed")
+    if not torch.equal(dequantize(layer), rounded):
+        raise GateError(f"the codes of {name} do not give autoawq's weight back")
     return layer
