@@ -14,6 +14,7 @@ from lowbit.errors import InputError
 from lowbit.files import sha256, write_json
 from study.config import DEMO_CALIBRATION, DEMO_DOCUMENTS, DEMO_MODEL, FULL, load_study
 from study.digest import code_digest, environment_digest
+from study.methods import Published
 from study.paths import paths_of, pattern
 from study.provenance import provenance
 
@@ -70,7 +71,7 @@ def as_json(value):
     return json.dumps(value, separators=(",", ":"))
 
 
-METHODS = as_json({name: method.model_dump() for name, method in STUDY.methods.items()})
+METHODS = as_json({name: method.described() for name, method in STUDY.methods.items()})
 
 
 def of_study(kind):
@@ -78,10 +79,16 @@ def of_study(kind):
     return lambda wildcards: PATHS.shared(kind, model=wildcards.model)
 
 
+PUBLISHED = [name for name, method in STUDY.methods.items() if isinstance(method, Published)]
+"""Methods that are read from a published checkpoint."""
+
+
 def implementations():
-    """The study's quantizers: (name of a rule, where it is implemented) -> its methods' names."""
+    """The study's own quantizers: (name of a rule, where it is implemented) -> its methods' names."""
     found = {}
     for name, method in STUDY.methods.items():
+        if name in PUBLISHED:
+            continue
         made_by = f"quantize_{method.quantizer}_{method.backend_name}".replace("-", "_")
         found.setdefault((made_by, method.implementation), []).append(name)
     return found

@@ -250,6 +250,19 @@ class Study(BaseModel):
             )
         return errors
 
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _published_need_no_quantizer(cls, methods: Any) -> Any:
+        """`quantized` alone says that a method is a published checkpoint."""
+        if not isinstance(methods, dict):
+            return methods
+        return {
+            name: {"quantizer": "published", **method}
+            if isinstance(method, dict) and "quantized" in method
+            else method
+            for name, method in methods.items()
+        }
+
     @field_validator("methods")
     @classmethod
     def _calibration_sets_exist(

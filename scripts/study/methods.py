@@ -7,6 +7,7 @@ there are several, the implementation. A new quantizer is one subclass of `Metho
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import (
@@ -17,6 +18,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from lowbit.errors import InputError
+from lowbit.quantization.published.description import describe_checkpoint, locate_checkpoint
 
 BITSANDBYTES_BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -95,6 +99,10 @@ class Method(BaseModel):
     def implementation(self) -> Backend:
         """Where the method is implemented."""
         return self.BACKENDS[self.backend_name]
+
+    def described(self) -> dict[str, Any]:
+        """What analyses read of the method."""
+        return self.model_dump()
 
     def settings(self) -> dict[str, Any]:
         """What the implementation is called with."""
@@ -256,5 +264,52 @@ class Eqat(Method):
     """Of step sizes, with the whole model's loss. The authors take 2e-5 for 2 bits."""
 
 
+class Published(Method):
+    """A quantized checkpoint that someone published, read as it is."""
+
+    BACKENDS = {"published": Backend("lowbit.quantization.published.reader", "core")}
+    BITS = (1, 2, 3, 4, 5, 6, 7, 8)
+    model_config = _settings({"quantized": "path:models/mine-gptq-4bit"})
+
+    quantizer: Literal["published"] = "published"
+    """Need not be written: `quantized` says so."""
+    quantized: str
+    """`path:<directory>` of a checkpoint by GPTQ, AWQ, compressed-tensors, bitsandbytes or HQQ."""
+    bits: int = 4
+    """Read from the checkpoint's config.json; leave it out."""
+    group_size: int | Literal["row", "tensor"] = 128
+    """Read from the checkpoint's config.json; leave it out."""
+    family: str = ""
+    """Read from the checkpoint's config.json; leave it out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checkpoint_says(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("quantized"), str):
+            return given
+        try:
+            found = describe_checkpoint(locate_checkpoint(given["quantized"]))
+        except InputError as error:
+            raise ValueError(f"cannot be used: {error}") from None
+        found = {**found, "family": found["quantizer"], "quantizer": "published"}
+        for key in ("bits", "group_size", "family"):
+            if given.get(key, found[key]) != found[key]:
+                raise ValueError(f"has {key} {given[key]!r}, but the checkpoint {found[key]!r}")
+        return {**given, **found}
+
+    def checkpoint_directory(self) -> Path:
+        """Where the checkpoint is."""
+        return locate_checkpoint(self.quantized)
+
+    def described(self) -> dict[str, Any]:
+        """What analyses read: the checkpoint's own quantizer."""
+        return self.model_dump() | {"quantizer": self.family, "backend": "published"}
+
+    def grouped_width(self, outputs: int, inputs: int) -> int:
+        """Groups are as the checkpoint has them; there is nothing to divide."""
+        return self.group_size if isinstance(self.group_size, int) else inputs
+
+
 METHODS = (Rtn, Nf, Fp, Hqq, Gptq, Awq, Eqat)
-AnyMethod = Annotated[Union[METHODS], Field(discriminator="quantizer")]  # noqa: UP007 (a tuple)
+"""The quantizers of the workflow itself."""
+AnyMethod = Annotated[Union[(*METHODS, Published)], Field(discriminator="quantizer")]

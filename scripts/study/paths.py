@@ -21,7 +21,9 @@ from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import find_source
+from lowbit.quantization.published.description import checkpoint_files
 from study.config import FULL, Calibration, Documents, Study
+from study.methods import Published
 
 RESULTS = "results"
 SHARED = MappingProxyType(
@@ -141,13 +143,23 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         )
         for name, calibration in study.calibration.items()
     }
+    checkpoints = {
+        name: fingerprints.of_checkpoint(method)
+        for name, method in study.methods.items()
+        if isinstance(method, Published)
+    }
     fingerprints.save()
 
     engine = study.engine.model_dump()
     numeric = study.engine.model_dump(exclude={"mode"})  # both modes give the same scores
     run = {"seed": study.seed} | study.engine.model_dump(include={"threads", "device"})
     methods = {
-        name: _keyed(name, method.model_dump(), sets[study.calibration_of(name)], run)
+        name: _keyed(
+            name,
+            checkpoints.get(name, method.model_dump()),
+            sets[study.calibration_of(name)],
+            run,
+        )
         for name, method in study.methods.items()
     }
     scored = {FULL: FULL} | methods
@@ -205,6 +217,11 @@ class Fingerprints:
             return source
         directory = study.model_directory(name)
         return self.of_files(directory, model_sources.model_files(directory))
+
+    def of_checkpoint(self, method: Published) -> Any:
+        """Names and hashes of a published checkpoint's files."""
+        directory = method.checkpoint_directory()
+        return self.of_files(directory, checkpoint_files(directory))
 
     def of_documents(self, source: str, locate: Callable[[], Path]) -> Any:
         """Names and hashes of local document files, or the source's text where it is pinned."""

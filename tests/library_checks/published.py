@@ -238,6 +238,7 @@ def integers(bits: int, symmetric: bool) -> dict:
     }
 
 
+ROWS = {"type": "int", "strategy": "channel", "num_bits": 8, "symmetric": True}
 CHECKS: dict[str, dict[str, Callable[[Path], None]]] = {
     "modern": {
         "bitsandbytes nf4": partial(bitsandbytes, kind="nf4", double=False),
@@ -249,7 +250,7 @@ CHECKS: dict[str, dict[str, Callable[[Path], None]]] = {
         "int4": partial(compressed_tensors, scheme=integers(4, True)),
         "int4 zeros": partial(compressed_tensors, scheme=integers(4, False)),
         "int3 zeros": partial(compressed_tensors, scheme=integers(3, False)),
-        "int8 rows": partial(compressed_tensors, scheme="W8A16"),
+        "int8 rows": partial(compressed_tensors, scheme=ROWS),
         "int8 activations": partial(compressed_tensors, scheme="W8A8"),
         "fp8": partial(compressed_tensors, scheme="FP8_DYNAMIC"),
         "experts int4": partial(compressed_tensors, scheme=integers(4, True), experts=True),

@@ -1,0 +1,38 @@
+"""Published checkpoints: read, checked against the model, and written like the study's own."""
+
+if PUBLISHED:
+
+    rule read_checkpoint:
+        input:
+            model=pattern("model"),
+            probe=pattern("probe"),
+            calibration=lambda w: PATHS.shared(
+                "calibration",
+                model=PATHS.plain_name(w.model),
+                calibration=STUDY.calibration_of(PATHS.plain_name(w.method)),
+            ),
+        output:
+            weights=pattern("weights"),
+            record=pattern("method_record"),
+        log:
+            f"{SHARED}/logs/quantize/{{method}}.log",
+        benchmark:
+            f"{SHARED}/benchmarks/quantize/{{method}}.tsv"
+        wildcard_constraints:
+            method="|".join(re.escape(PATHS.methods[name]) for name in PUBLISHED),
+        threads: THREADS
+        resources:
+            mem_mb=4000,
+        params:
+            code=code("read_checkpoint.py", "core"),
+            source=lambda w: STUDY.methods[PATHS.plain_name(w.method)].quantized,
+            threads=f"--threads {THREADS}",
+            device=f"--device {STUDY.engine.device}",
+        conda:
+            environment("core")
+        message:
+            "Read a published checkpoint of {wildcards.model}: {wildcards.method}"
+        shell:
+            "python scripts/read_checkpoint.py --model {input.model} --probe {input.probe} "
+            "--calibration {input.calibration} --source {params.source:q} {params.threads} "
+            "{params.device} --weights {output.weights} --record {output.record} 2>&1 | tee {log}"
