@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from environments import run_in
+from environments import ROOT, run_in
 from library_checks.published import CHECKS
+from run_script import run_script
 from safetensors.torch import load_file, save_file
 
 from lowbit.engine import gates
@@ -17,13 +18,21 @@ from lowbit.engine.decoder import Decoder
 from lowbit.engine.streams import quantized_stream
 from lowbit.engine.walk import FULL, Stream, own_parameters, walk
 from lowbit.errors import InputError
-from lowbit.files import sha256, write_json
+from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs.checkpoint import load_model
+from lowbit.inputs.tokens import TokenRows, write_tokens
 from lowbit.quantization.bitstream import pack
 from lowbit.quantization.published.checkpoint import equal_groups
 from lowbit.quantization.published.description import describe_checkpoint
 from lowbit.quantization.published.reader import PublishedWeights, read_published
-from lowbit.quantization.quantized import dequantize, describe, write_quantized
+from lowbit.quantization.quantized import (
+    QuantizedWeights,
+    dequantize,
+    describe,
+    write_quantized,
+)
+from study.config import load_study
+from study.paths import paths_of
 
 SCRIPT = "tests/library_checks/published.py"
 ALL = [(environment, check) for environment, checks in CHECKS.items() for check in checks]
@@ -308,3 +317,75 @@ def test_pickles_are_never_read(gptq: Path) -> None:
     path.rename(path.with_name("pytorch_model.bin"))
     with pytest.raises(InputError, match="only pickle weights"):
         read(gptq)
+
+
+def run_reader(folder: Path, out: str = "out") -> tuple[str, Path]:
+    """Run read_checkpoint.py on a folder's `model` and `checkpoint`; return its error message."""
+    shutil.copytree(folder / "model", folder / "files", dirs_exist_ok=True)
+    sizes = {path.name: {"bytes": path.stat().st_size} for path in (folder / "files").iterdir()}
+    write_json(folder / "model.json", {"files": sizes, "context_length": 40})
+    rows = torch.randint(2, 300, (4, 24), generator=torch.Generator().manual_seed(0))
+    write_tokens(folder / "tokens.parquet", TokenRows(list("abcd"), rows.int().numpy(), 0, 4))
+    model = ("--model", folder / "model.json")
+    assert not run_script("probe_model.py", folder, *model, "--output", folder / "probe.json")
+    record = folder / out / "method.json"
+    message = run_script(
+        "read_checkpoint.py",
+        folder,
+        *model,
+        *("--probe", folder / "probe.json"),
+        *("--calibration", folder / "tokens.parquet"),
+        *("--source", "path:checkpoint"),
+        *("--weights", record.with_name("weights.safetensors")),
+        *("--record", record),
+    )
+    return message, record
+
+
+def test_the_script_writes_what_quantize_would(gptq: Path) -> None:
+    message, record = run_reader(gptq)
+    assert message == ""
+    method = read_json(record)
+    assert (method["quantizer"], method["backend"]) == ("gptq", "published")
+    assert method["settings"] == {"bits": 4, "group_size": GROUP}
+    weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
+    assert torch.equal(weights.dequantize(LAYER), by_hand(gptq, LAYER))
+    assert all(entry["bits"] == 4 for entry in method["layers"].values())
+    assert method["layers"][LAYER]["output_error"] > method["layers"][LAYER]["rtn_output_error"]
+    _, again = run_reader(gptq, "again")
+    for file in ("method.json", "weights.safetensors"):
+        assert record.with_name(file).read_bytes() == again.with_name(file).read_bytes()
+
+
+def test_the_script_tells_a_damaged_checkpoint(gptq: Path) -> None:
+    change(gptq, f"{LAYER}.scales", None)
+    message, record = run_reader(gptq)
+    assert message.startswith("error: ")
+    assert f"{LAYER}.scales" in message
+    assert not record.exists()
+
+
+def test_the_script_reads_experts(written: Callable[[str, str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(written("modern", "experts int4"), tmp_path / "copy"))
+    message, record = run_reader(folder)
+    assert message == ""
+    method = read_json(record)
+    entry = method["layers"]["model.layers.1.mlp.experts.3.up_proj"]
+    assert entry["bits"] == 4
+    assert 0 < entry["weight_error"] < 0.2
+    assert method["kept_in_full_precision"] == ["model.layers.1.self_attn.o_proj.weight"]
+
+
+def test_a_config_needs_only_the_source(gptq: Path) -> None:
+    source = f"path:{gptq / 'checkpoint'}"
+    overrides = {"methods": {"mine": {"quantized": source}, "gone": {"quantized": source + "x"}}}
+    with pytest.raises(InputError, match=r"methods\.gone .*does not exist"):
+        load_study(ROOT / "config.yaml", overrides=overrides)
+    overrides["methods"]["gone"] = {"quantizer": "rtn", "bits": 3, "group_size": 64}
+    study = load_study(ROOT / "config.yaml", overrides=overrides)
+    described = study.methods["mine"].described()
+    assert (described["quantizer"], described["bits"]) == ("gptq", 4)
+    assert described["group_size"] == GROUP
+    before = paths_of(study, gptq / "cache.json").methods["mine"]
+    change(gptq, "model.norm.weight", torch.zeros(64))
+    assert paths_of(study, gptq / "cache.json").methods["mine"] != before

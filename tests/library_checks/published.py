@@ -155,13 +155,21 @@ def gptqmodel(folder: Path, bits: int, form: str, **settings: bool) -> None:
 
     make_model(folder)
     config = QuantizeConfig(
-        bits=bits, group_size=32, format=form, device="cpu", offload_to_disk=False, **settings
+        bits=bits,
+        group_size=32,
+        format=form,
+        device="cpu",
+        offload_to_disk=False,
+        pack_impl="original",  # the default compiles an extension first
+        **settings,
     )
     model = GPTQModel.load(str(folder / "model"), config)
     rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in token_rows()]
     model.quantize(rows, batch_size=4)
     model.save(str(folder / "checkpoint"))
-    again = GPTQModel.load(str(folder / "checkpoint"), backend=BACKEND.TORCH, device="cpu")
+    again = GPTQModel.load(
+        str(folder / "checkpoint"), backend=BACKEND.TORCH, device="cpu", dtype=torch.float16
+    )
     weights = {
         name: module.dequantize_weight().T
         for name, module in again.model.named_modules()
