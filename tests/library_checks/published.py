@@ -8,6 +8,7 @@ environment that `CHECKS` names.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,6 +152,7 @@ def compressed_tensors(folder: Path, scheme: dict | str, experts: bool = False) 
 
 
 def gptqmodel(folder: Path, bits: int, form: str, **settings: bool) -> None:
+    os.environ["GPTQMODEL_CPU_WORKERS"] = "2"  # with its own choice it crashes on two cores
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
     make_model(folder)
