@@ -9,6 +9,7 @@ from lowbit.files import read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedTokenizerBase
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,33 +38,35 @@ def given_tokens(documents: "pd.DataFrame", tokenizer_hash: str, key: str) -> li
     return documents["token_ids"].tolist()
 
 
-def encode_documents(documents: "pd.DataFrame", model_record: Path, start: int | None) -> list[Any]:
+def encode_documents(
+    documents: "pd.DataFrame", tokenizer: "PreTrainedTokenizerBase", start: int | None
+) -> list[Any]:
     """Tokenize every text with the model's tokenizer."""
     from tqdm import tqdm
 
-    from lowbit.inputs.tokenizer import encode, load_tokenizer
+    from lowbit.inputs.tokenizer import encode
 
-    tokenizer = load_tokenizer(model_record.parent / "files")
     with tqdm(total=len(documents), desc="tokenize", unit="document") as bar:
         return list(encode(documents["text"].tolist(), tokenizer, start, bar.update))
 
 
 def main() -> None:
-    """Tokenize or take the ids given, draw n rows, write them and what they are."""
+    """Tokenize or take the ids given, draw n rows, write them with their text and what they are."""
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.inputs.tokenizer import tokenizer_sha256
+    from lowbit.inputs.tokenizer import decode, load_tokenizer, tokenizer_sha256
     from lowbit.inputs.tokens import check_vocabulary, choose_rows, write_tokens
 
     model = read_json(arguments.model)
     documents = pd.read_parquet(arguments.documents)
+    tokenizer = load_tokenizer(arguments.model.parent / "files")
     tokenizer_hash = tokenizer_sha256(model["files"])
     given = "token_ids" in documents
     if given:
         token_ids = given_tokens(documents, tokenizer_hash, arguments.key)
     else:
-        token_ids = encode_documents(documents, arguments.model, model["start_token"])
+        token_ids = encode_documents(documents, tokenizer, model["start_token"])
     rows = choose_rows(
         documents["doc_id"].tolist(),
         token_ids,
@@ -73,7 +76,7 @@ def main() -> None:
         arguments.key,
     )
     check_vocabulary(rows.token_ids, model["vocabulary"])
-    write_tokens(arguments.output, rows)
+    write_tokens(arguments.output, rows, decode(rows.token_ids, tokenizer))
     write_json(
         arguments.record,
         {

@@ -19,7 +19,14 @@ from lowbit.errors import InputError
 from lowbit.files import read_json, write_json
 from lowbit.inputs.models import resolve
 from lowbit.inputs.tokenizer import encode, find_start_token, load_tokenizer, tokenizer_sha256
-from lowbit.inputs.tokens import TokenRows, check_vocabulary, choose_rows, read_tokens, write_tokens
+from lowbit.inputs.tokens import (
+    TokenRows,
+    check_vocabulary,
+    choose_rows,
+    read_texts,
+    read_tokens,
+    write_tokens,
+)
 
 
 @pytest.fixture(scope="module", params=list(START_TOKENS))
@@ -161,8 +168,12 @@ def test_the_script_tokenizes_and_records(record: Path, tmp_path: Path) -> None:
     assert len(doc_ids) == len(tokens) == 5
     assert (tokens[:, 0] == 0).all()
     tokenizer = load_tokenizer(record.parent / "files")
-    for name, row in zip(doc_ids, tokens, strict=True):
-        assert tokenizer(texts["abcdefg".index(name)]).input_ids[:8] == row.tolist()
+    seen = read_texts(tmp_path / "out/tokens.parquet")
+    for name, row, text in zip(doc_ids, tokens, seen, strict=True):
+        whole = texts["abcdefg".index(name)]
+        assert tokenizer(whole).input_ids[:8] == row.tolist()
+        assert whole.startswith(text)
+        assert tokenizer(text).input_ids == row.tolist()
     assert read_json(tmp_path / "out/tokens.json") == {
         "n": 5,
         "length": 8,
@@ -193,9 +204,12 @@ def test_ready_ids_are_used_unchanged(record: Path, tmp_path: Path) -> None:
     documents = given_rows(tokenizer_sha256(read_json(record)["files"]))
     tokenize(tmp_path, record, documents)
     doc_ids, tokens = read_tokens(tmp_path / "out/tokens.parquet")
-    for name, row in zip(doc_ids, tokens, strict=True):
+    tokenizer = load_tokenizer(record.parent / "files")
+    seen = read_texts(tmp_path / "out/tokens.parquet")
+    for name, row, text in zip(doc_ids, tokens, seen, strict=True):
         first = "abcdef".index(name)
         assert row.tolist() == list(range(first, first + 8))
+        assert text == tokenizer.decode(row, skip_special_tokens=True)
     assert read_json(tmp_path / "out/tokens.json")["token_ids"] == "given"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lowbit.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
 VOCABULARY_FILES = (
@@ -74,6 +75,16 @@ def encode(
         encoded = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
         yield from (prefix + ids for ids in encoded)
         progress(len(chunk))
+
+
+def decode(token_ids: "np.ndarray", tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+    """Turn token ids `[documents, length]` into text, without special tokens such as the start's.
+
+    A character cut in the middle of its bytes comes out as U+FFFD.
+    """
+    return tokenizer.batch_decode(
+        token_ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
 
 
 def tokenizer_sha256(files: Mapping[str, Mapping[str, object]]) -> str:

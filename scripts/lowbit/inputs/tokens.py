@@ -77,18 +77,23 @@ def check_vocabulary(token_ids: np.ndarray, vocabulary: int) -> None:
         )
 
 
-def write_tokens(path: Path, rows: TokenRows) -> None:
-    """Write `doc_id, token_ids` with `token_ids` a fixed-size list of int32."""
+def write_tokens(path: Path, rows: TokenRows, texts: Sequence[str] | None = None) -> None:
+    """Write `doc_id, token_ids, text` with `token_ids` a fixed-size list of int32.
+
+    Args:
+        texts: what each row says, which is all of a document that a model sees; no such column
+            where it is left out.
+    """
     length = rows.token_ids.shape[1]
     values = pa.array(rows.token_ids.ravel(), pa.int32())
-    table = pa.table(
-        {
-            "doc_id": pa.array(rows.doc_ids, pa.string()),
-            "token_ids": pa.FixedSizeListArray.from_arrays(values, length),
-        }
-    )
+    columns = {
+        "doc_id": pa.array(rows.doc_ids, pa.string()),
+        "token_ids": pa.FixedSizeListArray.from_arrays(values, length),
+    }
+    if texts is not None:
+        columns["text"] = pa.array(texts, pa.string())
     with atomic(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(pa.table(columns), partial, compression="zstd")
 
 
 def read_tokens(path: str | Path) -> tuple[list[str], np.ndarray]:
@@ -98,7 +103,13 @@ def read_tokens(path: str | Path) -> tuple[list[str], np.ndarray]:
         Document ids and token ids, int32 `[documents, length]`.
     """
     with pq.ParquetFile(path) as file:
-        table = file.read()
+        table = file.read(columns=["doc_id", "token_ids"])
     column = table["token_ids"].combine_chunks()
     tokens = column.flatten().to_numpy().reshape(len(table), column.type.list_size)
     return table["doc_id"].to_pylist(), tokens
+
+
+def read_texts(path: str | Path) -> list[str]:
+    """Read what each row of a token table says, in its order."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=["text"])["text"].to_pylist()
