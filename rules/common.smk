@@ -89,7 +89,9 @@ def implementations():
     for name, method in STUDY.methods.items():
         if name in PUBLISHED:
             continue
-        made_by = f"quantize_{method.quantizer}_{method.backend_name}".replace("-", "_")
+        default = method.backend_name == next(iter(method.BACKENDS))
+        parts = ["quantize", method.quantizer, *([] if default else [method.backend_name])]
+        made_by = "_".join(parts).replace("-", "_")
         found.setdefault((made_by, method.implementation), []).append(name)
     return found
 

@@ -118,18 +118,14 @@ def write_scores(path: str, doc_ids: list[str], scores: Any, metadata: dict[str,
     import pyarrow as pa
     import pyarrow.parquet
 
-    tokens = pa.FixedSizeListArray.from_arrays(
-        pa.array(scores.token_nll.ravel()), scores.token_nll.shape[1]
-    )
-    table = pa.table(
-        {
-            "doc_id": doc_ids,
-            "nll": scores.nll,
-            "kl": scores.kl,
-            "top1_flip_rate": scores.top1_flip_rate,
-            "token_nll": tokens,
-        }
-    ).replace_schema_metadata(metadata)
+    def column(values: Any) -> pa.Array:
+        if values.ndim == 1:
+            return pa.array(values)
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+    present = {name: values for name, values in vars(scores).items() if values is not None}
+    columns = {"doc_id": pa.array(doc_ids)} | {n: column(v) for n, v in present.items()}
+    table = pa.table(columns).replace_schema_metadata(metadata)
     with atomic(path) as partial:
         pa.parquet.write_table(table, partial, compression="zstd")
 

@@ -123,8 +123,11 @@ def test_losses_equal_direct_formulas() -> None:
     torch.testing.assert_close(other.nll.double(), expected_nll, atol=1e-6, rtol=0)
     torch.testing.assert_close(other.kl.double(), (p.exp() * (p - q)).sum(-1), atol=1e-6, rtol=1e-5)
     assert torch.equal(other.top1_flip.bool(), p.argmax(-1) != q.argmax(-1))
-    assert losses["full"].kl.abs().max() == 0
-    assert losses["full"].top1_flip.sum() == 0
+    full = losses["full"]
+    assert full.kl.abs().max() == 0
+    assert full.top1_flip.sum() == 0
+    torch.testing.assert_close(full.entropy.double(), -(p.exp() * p).sum(-1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(full.confidence.double(), p.exp().amax(-1), atol=1e-6, rtol=0)
 
 
 def test_losses_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,8 +110,14 @@ def test_scores_equal_a_plain_forward_of_the_quantized_model(tmp_path: Path) -> 
         np.testing.assert_allclose(table["nll"], token_nll.mean(1), atol=1e-5)
         kl = (full.exp() * (full - expected)).sum(-1).mean(1)
         np.testing.assert_allclose(table["kl"], kl, atol=1e-5)
-        flips = (full.argmax(-1) != expected.argmax(-1)).double().mean(1)
-        np.testing.assert_allclose(table["top1_flip_rate"], flips)
+        flips = full.argmax(-1) != expected.argmax(-1)
+        np.testing.assert_array_equal(np.stack(table["token_flip"]), flips)
+        np.testing.assert_allclose(table["top1_flip_rate"], flips.double().mean(1))
+    table = pd.read_parquet(scores["full"]["path"])
+    entropy = -(full.exp() * full).sum(-1).mean(1)
+    np.testing.assert_allclose(table["entropy"], entropy, atol=1e-5)
+    confidence = np.stack(table["token_confidence"])
+    np.testing.assert_allclose(confidence, full.exp().amax(-1), atol=1e-5)
     gates = read_json(tmp_path / "gates.json")
     assert gates["rtn2"] == {"self_patch": 0.0, "full_patch": 0.0}
     assert gates["full"]["parity_with_plain_forward"] <= 1e-5

@@ -23,6 +23,7 @@ AFTER_ERRORS = {
     "write_summary",
 }
 AFTER_SCORES = AFTER_ERRORS | {"compute_errors"}
+AFTER_WEIGHTS = AFTER_SCORES | {"score", "tabulate_quantization"}
 
 
 def test_every_stage_ran(finished: Copy) -> None:
@@ -72,7 +73,7 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
         ),
         ("figures/errors", {"plot_errors", "plot_correlation"}),
         ("engine/scoring", {"score"} | AFTER_SCORES),
-        ("quantizers/hqq", {"quantize_hqq", "score"} | AFTER_SCORES),
+        ("quantizers/hqq", {"quantize_hqq"} | AFTER_WEIGHTS),
     ],
 )
 def test_a_changed_module_reruns_what_imports_it(module: str, rules: set[str], done: Copy) -> None:
@@ -98,7 +99,7 @@ def test_a_changed_environment_reruns_what_uses_it_but_a_comment_does_not(done: 
     file.write_text(f"# another comment\n{text}", encoding="utf-8")
     assert not done.plan()
     file.write_text(text.replace("einops==0.8.2", "einops==0.8.1"), encoding="utf-8")
-    assert set(done.plan()) == {"quantize_hqq", "score"} | AFTER_SCORES
+    assert set(done.plan()) == {"quantize_hqq"} | AFTER_WEIGHTS
 
 
 def test_a_new_method_leaves_the_others_as_they_are(done: Copy) -> None:

@@ -1,7 +1,7 @@
 """Losses over the vocabulary, computed in chunks: the logits of a batch never exist at once."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -12,14 +12,21 @@ LOGITS_PER_CHUNK = 1 << 21
 
 @dataclass
 class TokenLosses:
-    """What one stream says of each predicted token; every field `[batch, length - 1]`, float32."""
+    """What one stream says of each predicted token; every field `[batch, length - 1]`, float32.
+
+    Only `nll` is there where no reference was named.
+    """
 
     nll: Tensor
     """-ln p(token), nats"""
-    kl: Tensor | None
-    """KL(full || stream), nats; None where not asked for"""
-    top1_flip: Tensor | None
-    """1 where the stream's most likely token is not the full-precision model's"""
+    kl: Tensor | None = None
+    """KL(reference || stream), nats"""
+    top1_flip: Tensor | None = None
+    """1 where the stream's most likely token is not the reference's"""
+    entropy: Tensor | None = None
+    """Of the predicted distribution, nats; of the reference itself only"""
+    confidence: Tensor | None = None
+    """Probability of the most likely token; of the reference itself only"""
 
 
 @torch.inference_mode()
@@ -40,22 +47,21 @@ def token_losses(
     targets = token_ids[:, 1:].reshape(-1).long()
     flat = {name: states[:, :-1].reshape(targets.numel(), -1) for name, states in normed.items()}
     order = sorted(flat, key=lambda name: name != reference)
-    columns = {name: _empty_losses(targets, reference is not None) for name in order}
     vocabulary = logits(flat[order[0]][:1]).shape[-1]
     step = max(1, LOGITS_PER_CHUNK // vocabulary)
+    chunks: dict[str, list[TokenLosses]] = {name: [] for name in order}
     for start in range(0, targets.numel(), step):
         chunk = slice(start, start + step)
         base = None
         for name in order:
             log_probabilities = logits(flat[name][chunk]).log_softmax(-1)
-            columns[name].nll[chunk] = -log_probabilities.gather(-1, targets[chunk, None])[:, 0]
+            nll = -log_probabilities.gather(-1, targets[chunk, None])[:, 0]
             if reference is None:
+                chunks[name].append(TokenLosses(nll))
                 continue
-            if base is None:
-                base = _Reference(log_probabilities)
-            columns[name].kl[chunk] = base.divergence(log_probabilities)
-            columns[name].top1_flip[chunk] = (log_probabilities.argmax(-1) != base.top1).float()
-    return {name: _reshaped(columns[name], (batch, length - 1)) for name in normed}
+            base = base or _Reference(log_probabilities)
+            chunks[name].append(base.compare(nll, log_probabilities))
+    return {name: _joined(chunks[name], (batch, length - 1)) for name in normed}
 
 
 class _Reference:
@@ -64,20 +70,22 @@ class _Reference:
     def __init__(self, log_probabilities: Tensor) -> None:
         self.log_probabilities = log_probabilities
         self.probabilities = log_probabilities.exp()
-        self.top1 = log_probabilities.argmax(-1)
+        highest, self.top1 = log_probabilities.max(-1)
+        self.confidence = highest.exp()
 
-    def divergence(self, log_probabilities: Tensor) -> Tensor:
-        """KL(reference || stream) per token `[tokens]`."""
-        return (self.log_probabilities - log_probabilities).mul_(self.probabilities).sum(-1)
+    def compare(self, nll: Tensor, log_probabilities: Tensor) -> TokenLosses:
+        """Losses of a stream from its log-probabilities `[tokens, vocabulary]`."""
+        if log_probabilities is self.log_probabilities:
+            nothing = torch.zeros_like(nll)
+            entropy = -torch.linalg.vecdot(self.probabilities, log_probabilities)
+            return TokenLosses(nll, nothing, nothing, entropy, self.confidence)
+        difference = (self.log_probabilities - log_probabilities).mul_(self.probabilities)
+        flip = log_probabilities.argmax(-1) != self.top1
+        return TokenLosses(nll, difference.sum(-1), flip.float())
 
 
-def _empty_losses(targets: Tensor, compared: bool) -> TokenLosses:
-    def empty() -> Tensor:
-        return torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
-
-    return TokenLosses(empty(), empty() if compared else None, empty() if compared else None)
-
-
-def _reshaped(losses: TokenLosses, shape: tuple[int, int]) -> TokenLosses:
-    columns = (losses.nll, losses.kl, losses.top1_flip)
-    return TokenLosses(*(column if column is None else column.view(shape) for column in columns))
+def _joined(chunks: Sequence[TokenLosses], shape: tuple[int, int]) -> TokenLosses:
+    columns = [[getattr(part, field.name) for part in chunks] for field in fields(TokenLosses)]
+    return TokenLosses(
+        *(None if column[0] is None else torch.cat(column).view(shape) for column in columns)
+    )

@@ -24,6 +24,12 @@ class Scores:
     """`[documents]` share of tokens whose most likely prediction is not the full model's"""
     token_nll: NDArray[np.float32]
     """`[documents, length - 1]`, nats"""
+    token_flip: NDArray[np.bool_]
+    """`[documents, length - 1]` whether the most likely prediction is not the full model's"""
+    entropy: NDArray[np.float64] | None = None
+    """`[documents]` mean entropy of the predictions, nats; of the full model only"""
+    token_confidence: NDArray[np.float32] | None = None
+    """`[documents, length - 1]` highest probability; of the full model only"""
 
 
 def score_documents(
@@ -39,14 +45,23 @@ def score_documents(
 
 def join(parts: Sequence[Scores]) -> Scores:
     """Put the batches of one stream together again."""
-    names = [field.name for field in fields(Scores)]
-    return Scores(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    columns = [[getattr(part, field.name) for part in parts] for field in fields(Scores)]
+    return Scores(*(None if c[0] is None else np.concatenate(c) for c in columns))
 
 
 def _document_means(losses: TokenLosses) -> Scores:
-    def mean(column: torch.Tensor) -> NDArray[np.float64]:
-        return column.double().mean(1).cpu().numpy()
+    def mean(column: torch.Tensor | None) -> NDArray[np.float64] | None:
+        return None if column is None else column.double().mean(1).cpu().numpy()
+
+    def tokens(column: torch.Tensor | None) -> NDArray | None:
+        return None if column is None else column.cpu().numpy()
 
     return Scores(
-        mean(losses.nll), mean(losses.kl), mean(losses.top1_flip), losses.nll.cpu().numpy()
+        mean(losses.nll),
+        mean(losses.kl),
+        mean(losses.top1_flip),
+        tokens(losses.nll),
+        tokens(losses.top1_flip.bool()),
+        mean(losses.entropy),
+        tokens(losses.confidence),
     )
