@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lowbit.engine.decoder import Decoder
+from lowbit.engine.roles import decoder_blocks
+from lowbit.errors import InputError
 from lowbit.quantization.quantized import QuantizedLayer, dequantize
 
 
@@ -57,6 +59,18 @@ class CalibratedBlock:
         """The linear layers of `module`, by name relative to the block, in the model's order."""
         return linears_of(self.module)
 
+    def full_name(self, layer: str) -> str:
+        """The name in the model of a layer of this block."""
+        return f"{decoder_blocks(self.model)[0]}.{self.index}.{layer}"
+
+    def not_reached(self, layers: Sequence[str], algorithm: str) -> InputError:
+        """What to say of layers that no calibration text reaches."""
+        names = ", ".join(self.full_name(layer) for layer in layers)
+        return InputError(
+            f"no calibration text reaches {names}, so {algorithm} knows nothing of its inputs; "
+            "write a larger n or length under calibration"
+        )
+
     def inputs(self, stream: str) -> Iterator[tuple[Tensor, tuple[tuple, dict[str, Any]]]]:
         """Yield, per batch, the hidden states of `stream` (full, quantized) and the call, moved."""
         for batch in self.batches:
@@ -71,6 +85,14 @@ class CalibratedBlock:
         args, kwargs = call
         output = self.module(hidden_states, *args, **kwargs)
         return output[0] if isinstance(output, tuple) else output
+
+
+def not_finite(layer: str) -> InputError:
+    """What to say of a layer, by its full name, whose inputs are NaN or infinite."""
+    return InputError(
+        f"the inputs of {layer} on the calibration text are not finite numbers; the model's "
+        "weights are broken, or it cannot be run in float32"
+    )
 
 
 def linears_of(block: nn.Module) -> dict[str, nn.Linear]:

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.engine.roles import decoder_blocks
-from lowbit.errors import GateError, InputError
+from lowbit.errors import InputError
 from lowbit.quantization.blocks import CalibratedBlock, QuantizedBlock
-from lowbit.quantization.quantized import (
-    GroupSize,
-    QuantizedLayer,
-    dequantize,
-    relative_error,
-    split_groups,
+from lowbit.quantization.grid import layer_on_grid
+from lowbit.quantization.quantized import GroupSize, QuantizedLayer, split_groups
+from lowbit.quantizers.awq_scales import (
+    Found,
+    changed_parameters,
+    check_output,
+    first_output,
+    other_parameters,
+    scales_by_layer,
 )
 
 with warnings.catch_warnings(record=True):  # deprecations in a package that has been archived
@@ -30,14 +32,8 @@ with warnings.catch_warnings(record=True):  # deprecations in a package that has
 
 LIBRARIES = ("autoawq",)
 
-TOLERANCE = 1e-4
-"""Relative change of the block's output by scales alone: far above float32 noise."""
-
 _CLIPPED_ROWS = 64
 """The library can clip a layer whose number of outputs is a multiple of this."""
-
-Found = tuple[str, tuple[str, ...], Tensor]
-"""The module that is divided, the layers that are multiplied, and the scales."""
 
 
 @torch.no_grad()
@@ -57,23 +53,23 @@ def quantize_block(
     table = _find_table(block)
     _check_weights(block, group_size)
     search = BlockSearch(block, bits, group_size)
-    others = _other_parameters(block)
-    expected = _first_output(block)
+    others = other_parameters(block)
+    expected = first_output(block)
     features = _input_features(block, search)
     entries = table.get_layers_for_scaling(block.module, features, search.module_kwargs)
     found = [search._search_best_scale(block.module, **entry) for entry in entries]
     apply_scale(block.module, found, input_feat_dict=features)
     block.module.to(block.device)  # the library leaves on the CPU what it has scaled
-    _check_output(block, expected)
+    check_output(block, expected, "autoawq")
     if clipping:
         clips = search._search_best_clip(block.module, block.linears, features)
         apply_clip(block.module, clips)
-    folded, divided = _scales_by_layer(block, found)
+    folded, divided = scales_by_layer(block, found)
     layers = {
-        name: _round(search, linear, _name(block, name), folded.get(name), divided.get(name))
+        name: _round(search, linear, block.full_name(name), folded.get(name), divided.get(name))
         for name, linear in block.linears.items()
     }
-    return QuantizedBlock(layers, _changed(block, others))
+    return QuantizedBlock(layers, changed_parameters(block, others))
 
 
 class BlockSearch(AwqQuantizer):
@@ -150,10 +146,6 @@ def _one_row(value: Any, batch: int) -> Any:
     return value
 
 
-def _name(block: CalibratedBlock, layer: str) -> str:
-    return f"{decoder_blocks(block.model)[0]}.{block.index}.{layer}"
-
-
 def _find_table(block: CalibratedBlock) -> Any:
     """The library's table for the model's architecture."""
     model_type = block.model.config.model_type
@@ -178,8 +170,8 @@ def _check_weights(block: CalibratedBlock, group_size: GroupSize) -> None:
         low, high = groups.amin(extent), groups.amax(extent)
         if bool(((low == high) & (low != 0)).any()):
             raise InputError(
-                f"{_name(block, name)} has a group of equal weights, which autoawq would turn to "
-                "almost 0; use another quantizer"
+                f"{block.full_name(name)} has a group of equal weights, which autoawq would turn "
+                "to almost 0; use another quantizer"
             )
 
 
@@ -191,56 +183,8 @@ def _input_features(block: CalibratedBlock, search: BlockSearch) -> dict[str, Te
         raise InputError(f"block {block.index}: autoawq: {error}") from error
     missing = [name for name in block.linears if name not in features]
     if missing:
-        raise InputError(
-            f"no calibration text reaches {_name(block, missing[0])}, so AWQ knows nothing of its "
-            "inputs; write a larger n or length under calibration"
-        )
+        raise block.not_reached(missing, "AWQ")
     return features
-
-
-def _other_parameters(block: CalibratedBlock) -> dict[str, Tensor]:
-    """Norms and biases, copied to the CPU."""
-    parameters = block.module.named_parameters()
-    return {name: p.detach().cpu().clone() for name, p in parameters if p.dim() == 1}
-
-
-def _changed(block: CalibratedBlock, before: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The norms and biases that are not what they were."""
-    after = _other_parameters(block)
-    return {name: after[name] for name in before if not torch.equal(after[name], before[name])}
-
-
-def _first_output(block: CalibratedBlock) -> Tensor:
-    """The block's output on the first batch of the full-precision stream."""
-    return block.run(*next(iter(block.inputs("full"))))
-
-
-def _check_output(block: CalibratedBlock, expected: Tensor) -> None:
-    """Before anything is rounded, scales must have left the block's output as it was."""
-    error = relative_error(expected, _first_output(block)) or 0.0
-    if not error <= TOLERANCE:
-        raise InputError(
-            f"autoawq's scales change the output of block {block.index} by {error:.2g} before "
-            f"anything is rounded ({TOLERANCE:g} is allowed): its table for "
-            f"{block.model.config.model_type} does not fit this model; use another quantizer or "
-            "backend"
-        )
-
-
-def _scales_by_layer(
-    block: CalibratedBlock, found: list[Found]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Per layer, what its columns were multiplied by and what its rows were divided by."""
-    folded, divided = {}, {}
-    for before, names, scales in found:
-        scales = scales.float().cpu()
-        folded |= dict.fromkeys(names, scales)
-        if before in block.linears:
-            # Of a layer that makes queries, keys and values at once, the library divides the last.
-            rows = torch.ones(block.linears[before].out_features)
-            rows[-len(scales) :] = scales
-            divided[before] = rows
-    return folded, divided
 
 
 def _round(
@@ -253,17 +197,13 @@ def _round(
     """Take codes out of the library's rounding of one weight."""
     weight = linear.weight.detach().float().cpu()
     rounded, scales, zeros = search.pseudo_quantize_tensor(weight)
-    size = weight.shape[1] // scales.shape[1]
-    steps = rounded.unflatten(1, (-1, size)) / scales.unsqueeze(2)
-    layer = QuantizedLayer(
-        codes=(steps.round() + zeros.unsqueeze(2)).flatten(1).to(torch.uint8),
+    return layer_on_grid(
+        rounded,
+        scales,
+        zeros,
         bits=search.w_bit,
-        group_size=size,
-        scales=scales,
-        zeros=zeros.to(torch.uint8),
+        name=name,
+        library="autoawq",
         folded_scale=folded,
         output_scale=divided,
     )
-    if not torch.equal(dequantize(layer), rounded):
-        raise GateError(f"the codes of {name} do not give autoawq's weight back")
-    return layer
