@@ -3,10 +3,8 @@
 import argparse
 from pathlib import Path
 
-from lowbit.errors import InputError, run
-from lowbit.files import read_json, sha256, write_csv, write_parquet
-
-COLUMNS = ["doc_id", "nll", "kl", "top1_flip_rate"]
+from lowbit.errors import run
+from lowbit.files import write_csv, write_parquet
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -23,26 +21,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_scores(record: Path) -> dict:
-    """Read the score table of every method that scores.json lists, if it is the recorded file."""
-    import pandas as pd
-
-    scores = {}
-    for method, entry in read_json(record).items():
-        path = Path(entry["path"])
-        if not path.exists() or sha256(path) != entry["sha256"]:
-            raise InputError(
-                f"{path} is missing or is not the file that {record} records for '{method}': "
-                f"delete {path} and {record} and run again, so that it is scored anew"
-            )
-        scores[method] = pd.read_parquet(path, columns=COLUMNS)
-    return scores
-
-
 def main() -> None:
     """Read scores and tokens, write four tables."""
     arguments = parse_arguments()
     from lowbit.analysis import error_sets
+    from lowbit.analysis.score_files import read_scores
     from lowbit.analysis.tables import by_document
     from lowbit.inputs.tokens import read_tokens
     from lowbit.settings import parse_settings

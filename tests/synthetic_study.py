@@ -2,7 +2,8 @@
 
 Every document has a hidden fragility f ~ N(0, 1). Errors of all methods grow with f, the residual
 norms r and z fall with it and the norm h rises with it, the more so the deeper the layer. So
-errors correlate between methods, r predicts them, and the order reverses from r to h.
+errors correlate between methods, r predicts them, and the order reverses from r to h. The texts say
+nothing of it. A document's error is spread over its tokens very unevenly.
 """
 
 import json
@@ -22,6 +23,7 @@ METHODS = {
     for bits in (2, 3, 4)
 }
 LAYERS = 6
+VOCABULARY = 5000
 NOISE = {2: 0.5, 3: 1.0, 4: 2.0}
 """Noise of the errors, relative to what fragility explains, by bits."""
 
@@ -47,7 +49,7 @@ def make_scores(n: int, methods: dict, seed: int = 0) -> tuple[dict, np.ndarray]
     doc_ids = [f"doc{i:05d}" for i in range(n)]
     zeros = np.zeros(n)
     columns = {"doc_id": doc_ids, "nll": nll, "kl": zeros, "top1_flip_rate": zeros}
-    scores = {"full": pd.DataFrame(columns)}
+    scores = {"full": pd.DataFrame({**columns, "entropy": 0.5 + 0.8 * nll})}
     for name, method in methods.items():
         scale = 0.8 / 4 ** (method["bits"] - 2)
         noise = rng.normal(scale=NOISE.get(method["bits"], 1.0), size=n)
@@ -57,6 +59,30 @@ def make_scores(n: int, methods: dict, seed: int = 0) -> tuple[dict, np.ndarray]
         columns = {"doc_id": doc_ids, "nll": nll + error, "kl": kl, "top1_flip_rate": flips}
         scores[name] = pd.DataFrame(columns)
     return scores, fragility
+
+
+def make_token_scores(scores: dict, length: int, seed: int = 3) -> dict[str, dict]:
+    """Per method the columns with a value per predicted token, [n, length - 1] each.
+
+    A token's error is the document's times a weight of mean 1; the weights are the same for every
+    method, spread unevenly, and twice as large on average where the full model's confidence is
+    below 0.5 as where it is above. There the most likely token changes.
+    """
+    rng = np.random.default_rng(seed)
+    full = scores["full"]["nll"].to_numpy()
+    shape = (len(full), length - 1)
+    confidence = rng.uniform(size=shape).astype(np.float32)
+    weight = rng.gamma(0.3, size=shape) * np.where(confidence < 0.5, 2, 1)
+    weight /= weight.mean(axis=1, keepdims=True)
+    nll = rng.gamma(2, size=shape)
+    nll *= (full / nll.mean(axis=1))[:, None]
+    columns = {}
+    for name, table in scores.items():
+        error = (table["nll"].to_numpy() - full)[:, None] * weight
+        flip = confidence < 0.5 if name != "full" else np.zeros(shape, bool)
+        columns[name] = {"token_nll": (nll + error).astype(np.float32), "token_flip": flip}
+    columns["full"]["token_confidence"] = confidence
+    return columns
 
 
 def make_residuals(fragility: np.ndarray, seed: int = 1) -> pd.DataFrame:
@@ -97,28 +123,36 @@ def write_study(
     study.results.mkdir(parents=True)
     scores, fragility = make_scores(n, methods)
     record = {}
+    token_scores = make_token_scores(scores, length)
     for name, table in scores.items():
         path = root / f"{name}.parquet"
-        table.to_parquet(path, index=False)
+        write_scores(path, table, token_scores[name])
         record[name] = {"path": str(path), "sha256": sha256(path)}
     study.scores.write_text(json.dumps(record))
-    tokens = np.random.default_rng(2).integers(0, 5000, (n, length)).astype(np.int32)
+    tokens = np.random.default_rng(2).integers(0, VOCABULARY, (n, length)).astype(np.int32)
     write_tokens(study.tokens, list(scores["full"]["doc_id"]), tokens)
     make_residuals(fragility).to_parquet(study.residuals, index=False)
     write_documents(study.documents, list(scores["full"]["doc_id"]))
-    study.model.write_text(
-        json.dumps(
-            {"source": "demo", "parameters": 8_100_000, "layers": LAYERS, "hidden_size": 256}
-        )
-    )
+    record = {"source": "demo", "parameters": 8_100_000, "layers": LAYERS, "hidden_size": 256}
+    study.model.write_text(json.dumps({**record, "vocabulary": VOCABULARY}))
     return study
 
 
+def write_scores(path: Path, table: pd.DataFrame, token_scores: dict[str, np.ndarray]) -> None:
+    """Write a method's scores as the score stage does."""
+    columns = {name: pa.array(values) for name, values in table.items()}
+    for name, values in token_scores.items():
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    pq.write_table(pa.table(columns), path)
+
+
 def write_tokens(path: Path, doc_ids: list[str], tokens: np.ndarray) -> None:
-    """Write a token table as the tokenize stage does."""
+    """Write a token table as the tokenize stage does; each token is a word of its own."""
+    words = np.array([f"word{token}" for token in range(VOCABULARY)])
+    texts = [" ".join(row) for row in words[tokens]]
     flat = pa.array(tokens.reshape(-1), pa.int32())
     lists = pa.FixedSizeListArray.from_arrays(flat, tokens.shape[1])
-    pq.write_table(pa.table({"doc_id": doc_ids, "token_ids": lists}), path)
+    pq.write_table(pa.table({"doc_id": doc_ids, "token_ids": lists, "text": texts}), path)
 
 
 def write_documents(path: Path, doc_ids: list[str]) -> None:

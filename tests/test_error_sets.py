@@ -27,7 +27,8 @@ def unique_tokens(n: int, length: int = 20) -> np.ndarray:
 def score(nll: list[float], documents: str = "abcdefgh") -> pd.DataFrame:
     """Score table of a few documents."""
     doc_ids = list(documents[: len(nll)])
-    return pd.DataFrame({"doc_id": doc_ids, "nll": nll, "kl": 0.1, "top1_flip_rate": 0.2})
+    columns = {"doc_id": doc_ids, "nll": nll, "kl": 0.1, "top1_flip_rate": 0.2, "entropy": 3.0}
+    return pd.DataFrame(columns)
 
 
 def test_errors_are_signed_differences_in_the_order_of_methods():
@@ -35,7 +36,7 @@ def test_errors_are_signed_differences_in_the_order_of_methods():
         {"full": score([1.0, 2.0]), "b": score([1.5, 1.75]), "a": score([1.0, 2.5])}
     )
     assert list(table.columns) == [
-        "doc_id", "method", "error", "kl", "top1_flip_rate", "nll_full", "nll"
+        "doc_id", "method", "error", "kl", "top1_flip_rate", "nll_full", "entropy_full", "nll"
     ]  # fmt: skip
     assert list(table["method"]) == ["b", "b", "a", "a"]
     assert list(table["error"]) == [0.5, -0.25, 0.0, 0.5]

@@ -55,11 +55,12 @@ def error_table(scores: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Join the scores of `full` and every method into one long table of errors.
 
     Args:
-        scores: per method a table with doc_id, nll, kl, top1_flip_rate; `full` among them. All
-            hold the same documents in the same order.
+        scores: per method a table with doc_id, nll, kl, top1_flip_rate; `full`, which has its
+            entropy too, among them. All hold the same documents in the same order.
 
     Returns:
-        doc_id, method, error, kl, top1_flip_rate, nll_full, nll; methods in the order given.
+        doc_id, method, error, kl, top1_flip_rate, nll_full, entropy_full, nll; methods in the order
+        given.
 
     Raises:
         InputError: without `full`, for different documents, or for a value that is not finite.
@@ -95,6 +96,7 @@ def _method_errors(name: str, table: pd.DataFrame, full: pd.DataFrame) -> pd.Dat
             "kl": table["kl"],
             "top1_flip_rate": table["top1_flip_rate"],
             "nll_full": full["nll"],
+            "entropy_full": full["entropy"],
             "nll": table["nll"],
         }
     )
