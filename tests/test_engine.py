@@ -239,9 +239,32 @@ def test_a_changed_model_file_is_noticed(tmp_path: Path) -> None:
         Engine.open(record, {"threads": 1, "device": "cpu", "dtype": "float32", "mode": "stream"})
 
 
-def test_unknown_roles_and_read_only_roles_are_errors() -> None:
+def test_an_unknown_role_is_an_error() -> None:
     decoder, ids = Decoder(build("opt")), token_ids()
-    for role, message in (("mlp_gate", "has no role mlp_gate"), ("residual_mid", "not replaced")):
-        taps = {role: lambda activation: activation * 2}
-        with pytest.raises(InputError, match=message):
-            list(walk(decoder, [FULL_STREAM], [ids], lambda *_, taps=taps: taps))
+    taps = {"mlp_gate": lambda activation: activation * 2}
+    with pytest.raises(InputError, match="has no role mlp_gate"):
+        list(walk(decoder, [FULL_STREAM], [ids], lambda *_: taps))
+
+
+def test_a_stream_that_leaves_another_is_walked_from_there() -> None:
+    decoder, ids = Decoder(build("llama")), token_ids()
+    noisy = noisy_copy(decoder)
+
+    def late(index: int) -> dict[str, torch.Tensor]:
+        return noisy.parameters(index) if index >= 1 else {}
+
+    whole, forked = Stream("whole", late), Stream("forked", late, parent=FULL, start=1)
+    (normed,) = walk(decoder, [FULL_STREAM, whole, forked], [ids])
+    assert torch.equal(normed["whole"], normed["forked"])
+    assert not torch.equal(normed["whole"], normed[FULL])
+
+
+@pytest.mark.parametrize(
+    ("parent", "start"), [(None, 1), (FULL, 3), (FULL, -1), ("absent", 1), ("forked", 1)]
+)
+def test_a_stream_cannot_leave_another_just_anywhere(parent: str | None, start: int) -> None:
+    decoder, ids = Decoder(build("llama")), token_ids()
+    forked = Stream("forked", own_parameters, parent=FULL, start=1)
+    wrong = Stream("wrong", own_parameters, parent=parent, start=start)
+    with pytest.raises(ValueError, match="stream wrong cannot leave"):
+        list(walk(decoder, [FULL_STREAM, forked, wrong], [ids]))

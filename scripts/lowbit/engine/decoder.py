@@ -23,8 +23,9 @@ Tap = Callable[[Tensor], Tensor | None]
 _TRANSFORMERS_4 = version("transformers").startswith("4.")
 """In the old environments of some quantizers every architecture's block returns a tuple."""
 
-READ_ONLY_ROLES = frozenset({"residual_mid"})
-"""Read where it enters the MLP's norm: the residual branch beside it would not see a change."""
+REPLACED_IN_PLACE = frozenset({"residual_mid"})
+"""Read where it enters the MLP's norm. The block adds the same tensor to the MLP's output later, so
+what replaces it is written into it: norm and residual branch both see the change."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,11 @@ def _shaped(role: str, tap: Tap, batch_shape: torch.Size) -> Tap:
         replaced = tap(activation.view(*batch_shape, activation.shape[-1]))
         if replaced is None:
             return None
-        if role in READ_ONLY_ROLES:
-            raise InputError(f"role {role} can be read but not replaced.")
-        return replaced.reshape(activation.shape)
+        replaced = replaced.reshape(activation.shape)
+        if role in REPLACED_IN_PLACE:
+            activation.copy_(replaced)
+            return None
+        return replaced
 
     return shaped
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lowbit.engine import gates
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.loading import load_decoder, pick_device
-from lowbit.engine.streams import quantized_stream
+from lowbit.engine.streams import folded_stream, quantized_stream
 from lowbit.engine.walk import FULL, Stream
 from lowbit.inputs.checkpoint import directory_of
 
@@ -50,6 +50,21 @@ class Engine:
         return quantized_stream(
             name, record, self.decoder, self.full, self.resident, self.dtype, self.device
         )
+
+    def donor(self, name: str, record: Path, token_ids: NDArray[np.int32]) -> Stream:
+        """Return the stream whose activations are on the scales of method `name`.
+
+        That is `full`, or, where the method moves scales between layers, the full-precision model
+        with these scales.
+
+        Raises:
+            GateError: the scales change what the full-precision model predicts.
+        """
+        folded = folded_stream(name, record, self.decoder, self.full, self.resident)
+        if folded is None:
+            return self.full
+        gates.folding(self.decoder, self.full, folded, self._rows(token_ids[:PROBE_DOCUMENTS]))
+        return folded
 
     def shards(self, token_ids: NDArray[np.int32]) -> Iterator[list[Tensor]]:
         """Cut `[documents, length]` into shards of batches.

@@ -18,6 +18,8 @@ from lowbit.errors import GateError
 
 PARITY_TOLERANCE = 1e-5
 """Largest difference of one token's NLL in nats, float32."""
+FOLDING_TOLERANCE = 1e-4
+"""The same for scales that are moved between layers: each weight is rounded once more."""
 ADDED_TO_RESIDUAL = ("attn_out", "mlp_out")
 """All a block adds to its input; patching both everywhere replaces the whole computation."""
 
@@ -64,6 +66,23 @@ def full_patch(decoder: Decoder, donor: Stream, stream: Stream, token_ids: Tenso
     target = _nll(decoder, donor, token_ids)
     patched = _patched_nll(decoder, donor, stream, token_ids)
     return _exact(target, patched, f"{stream.name} patched everywhere from {donor.name} differs")
+
+
+def folding(decoder: Decoder, full: Stream, folded: Stream, token_ids: Tensor) -> float:
+    """Largest per-token NLL change by the scales a quantizer moves between layers, nats.
+
+    Raises:
+        GateError: it is more than rounding explains.
+    """
+    noise = noise_floor(decoder, full, token_ids)
+    difference = (_nll(decoder, full, token_ids) - _nll(decoder, folded, token_ids)).abs().max()
+    tolerance = max(FOLDING_TOLERANCE, 4 * noise)
+    if not difference <= tolerance:
+        raise GateError(
+            f"the full-precision model with the scales of {folded.name} differs from the model "
+            f"itself by {difference:.3g} nats per token; {tolerance:.3g} is allowed."
+        )
+    return float(difference)
 
 
 def noise_floor(decoder: Decoder, stream: Stream, token_ids: Tensor) -> float:

@@ -3,9 +3,11 @@
 A *role* is one activation of a decoder block in the papers' notation (arXiv 2506.12044, section 4):
 
     residual_mid (r)   residual stream after attention, before the MLP's norm
+    mlp_norm_in        r as the MLP's norm alone reads it; the stream beside it stays as it is
     residual_out (z)   residual stream after the block
     mlp_in       (h)   what the MLP reads: r after its norm
     attn_out           output of the attention module's output projection
+    mlp_gate_in        what the gate projection alone reads: h, the up projection's own not replaced
     mlp_gate           gate branch of a gated MLP, after the activation function
     mlp_up             output of the up projection (fc1 where there is no gate)
     mlp_down           output of the down projection (fc2)
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
 ROLES = (
     "residual_mid",
     "residual_out",
+    "mlp_norm_in",
     "mlp_in",
     "attn_out",
+    "mlp_gate_in",
     "mlp_gate",
     "mlp_up",
     "mlp_down",
@@ -48,6 +52,8 @@ class Architecture:
     """From the model's config to the place of each role; a role that is not there is absent."""
     block_returns_tuple: bool = False
     """Whether a block returns `(hidden_states, ...)` instead of `hidden_states`."""
+    norm_offset: float = 0.0
+    """What a norm adds to its weight before it multiplies by it (Gemma's adds 1)."""
 
 
 def _gated(config: Any) -> dict[str, Site]:
@@ -55,8 +61,10 @@ def _gated(config: Any) -> dict[str, Site]:
     return {
         "residual_mid": ("post_attention_layernorm", "input"),
         "residual_out": ("", "output"),
+        "mlp_norm_in": ("post_attention_layernorm", "input"),
         "mlp_in": ("post_attention_layernorm", "output"),
         "attn_out": ("self_attn", "output"),
+        "mlp_gate_in": ("mlp.gate_proj", "input"),
         "mlp_gate": ("mlp.act_fn", "output"),
         "mlp_up": ("mlp.up_proj", "output"),
         "mlp_down": ("mlp.down_proj", "output"),
@@ -68,6 +76,7 @@ def _sandwich(config: Any) -> dict[str, Site]:
     """Gemma 2 and 3: a norm before and after both attention and MLP."""
     return _gated(config) | {
         "residual_mid": ("pre_feedforward_layernorm", "input"),
+        "mlp_norm_in": ("pre_feedforward_layernorm", "input"),
         "mlp_in": ("pre_feedforward_layernorm", "output"),
         "attn_out": ("post_attention_layernorm", "output"),
         "mlp_out": ("post_feedforward_layernorm", "output"),
@@ -77,7 +86,8 @@ def _sandwich(config: Any) -> dict[str, Site]:
 def _opt(config: Any) -> dict[str, Site]:
     """OPT; the 350M model normalises after each addition, so there r already is the MLP's input."""
     pre_norm = config.do_layer_norm_before
-    return {
+    norm: dict[str, Site] = {"mlp_norm_in": ("final_layer_norm", "input")} if pre_norm else {}
+    return norm | {
         "residual_mid": ("final_layer_norm" if pre_norm else "fc1", "input"),
         "residual_out": ("", "output"),
         "mlp_in": ("fc1", "input"),
@@ -93,6 +103,7 @@ def _bloom(config: Any) -> dict[str, Site]:
     return {
         "residual_mid": ("post_attention_layernorm", "input"),
         "residual_out": ("", "output"),
+        "mlp_norm_in": ("post_attention_layernorm", "input"),
         "mlp_in": ("post_attention_layernorm", "output"),
         "attn_out": ("self_attention.dense", "output"),
         "mlp_up": ("mlp.dense_h_to_4h", "output"),
@@ -105,6 +116,7 @@ def _gpt_neox(config: Any) -> dict[str, Site]:
     """GPT-NeoX; with the parallel residual nothing lies between attention and MLP, so no r."""
     sites: dict[str, Site] = {
         "residual_out": ("", "output"),
+        "mlp_norm_in": ("post_attention_layernorm", "input"),
         "mlp_in": ("post_attention_layernorm", "output"),
         "attn_out": ("attention", "output"),
         "mlp_up": ("mlp.dense_h_to_4h", "output"),
@@ -117,14 +129,14 @@ def _gpt_neox(config: Any) -> dict[str, Site]:
 
 
 _LLAMA_LIKE = Architecture("model.layers", _gated)
-_GEMMA_2_AND_3 = Architecture("model.layers", _sandwich)
+_GEMMA_2_AND_3 = Architecture("model.layers", _sandwich, norm_offset=1.0)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "LlamaForCausalLM": _LLAMA_LIKE,
     "MistralForCausalLM": _LLAMA_LIKE,
     "Qwen2ForCausalLM": _LLAMA_LIKE,
     "Qwen3ForCausalLM": _LLAMA_LIKE,
-    "GemmaForCausalLM": _LLAMA_LIKE,
+    "GemmaForCausalLM": Architecture("model.layers", _gated, norm_offset=1.0),
     "Gemma2ForCausalLM": _GEMMA_2_AND_3,
     "Gemma3ForCausalLM": _GEMMA_2_AND_3,
     "Qwen3MoeForCausalLM": _LLAMA_LIKE,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lowbit.engine.decoder import Decoder
-from lowbit.engine.walk import Stream
+from lowbit.engine.walk import FULL, Stream
 from lowbit.errors import InputError
 from lowbit.quantization.experts import expert_slices, merge_tensors, separate_tensors
 from lowbit.quantization.quantized import QuantizedWeights
@@ -47,6 +47,47 @@ def quantized_stream(
         return {**own, **merge_tensors(expert_slices(block), moved, merged)}
 
     return Stream(name, cache(parameters) if resident else parameters)
+
+
+def block_parameters(decoder: Decoder, stream: Stream, index: int) -> dict[str, Tensor]:
+    """All parameters that a stream has in a block, also those it shares with the model."""
+    return dict(decoder.blocks[index].named_parameters()) | dict(stream.parameters(index))
+
+
+def folded_stream(
+    name: str, record: Path, decoder: Decoder, full: Stream, resident: bool
+) -> Stream | None:
+    """Return the full-precision model with the scales that method `name` moved between layers.
+
+    It computes what `full` does, but its activations are on the method's scales, so that they can
+    be patched into the method's stream (arXiv 2506.12044, section 5). None where the method moves
+    no scales.
+    """
+    weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
+    folds = {module: scales for module in weights.names if (scales := weights.folds(module))}
+    if not folds:
+        return None
+    modules, replaced = _by_block(name, weights, decoder)
+
+    def parameters(index: int) -> Mapping[str, Tensor]:
+        prefix = f"{decoder.blocks_name}.{index}."
+        own = block_parameters(decoder, full, index)
+        changed = {key.removeprefix(prefix): weights.replaced[key] for key in replaced[index]}
+        for module in modules[index]:
+            weight = f"{module.removeprefix(prefix)}.weight"
+            changed[weight] = _folded(own[weight].float(), folds.get(module, {}))
+        return own | {key: tensor.to(own[key]) for key, tensor in changed.items()}
+
+    return Stream(f"{FULL}, scales of {name}", cache(parameters) if resident else parameters)
+
+
+def _folded(weight: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+    """Multiply `[out, in]` by `folded_scale` and divide it by `output_scale`, where there are."""
+    if "folded_scale" in scales:
+        weight = weight * scales["folded_scale"].to(weight)
+    if "output_scale" in scales:
+        weight = weight / scales["output_scale"].to(weight).unsqueeze(1)
+    return weight
 
 
 def _by_block(

@@ -29,6 +29,10 @@ class Stream:
 
     name: str
     parameters: BlockParameters
+    parent: str | None = None
+    """A stream that this one does not differ from before block `start`; it is not walked twice."""
+    start: int = 0
+    """First block of its own; 0 where there is no parent."""
 
 
 def own_parameters(index: int) -> Mapping[str, Tensor]:
@@ -49,18 +53,22 @@ def walk(
 
     Yields, per batch, each stream's output after the final norm: `[batch, length, width]`.
     """
+    parents = _parents(streams, len(decoder))
     entered = [decoder.enter(batch) for batch in shard]
     hidden_states = [[batch.hidden_states] * len(streams) for batch in entered]
     for index in range(len(decoder)):
-        parameters = [stream.parameters(index) for stream in streams]
+        active = [k for k, stream in enumerate(streams) if stream.start <= index]
+        parameters = {k: streams[k].parameters(index) for k in active}
         for number, batch in enumerate(entered):
-            for k, stream in enumerate(streams):
+            before = list(hidden_states[number])
+            for k in active:
+                source = parents[k] if streams[k].start == index else k
                 hidden_states[number][k] = decoder.run_block(
                     index,
-                    hidden_states[number][k],
+                    before[source],
                     batch.calls[index],
                     parameters[k],
-                    taps(stream.name, index, number),
+                    taps(streams[k].name, index, number),
                 )
         del parameters
     for token_ids, states in zip(shard, hidden_states, strict=True):
@@ -68,3 +76,20 @@ def walk(
             stream.name: decoder.leave(token_ids, state)
             for stream, state in zip(streams, states, strict=True)
         }
+
+
+def _parents(streams: Sequence[Stream], blocks: int) -> list[int]:
+    """Place of the stream that each one is before its first own block; its own place for most.
+
+    Raises:
+        ValueError: a start without a parent or beyond the last block, or a parent that has one.
+    """
+    places = {stream.name: k for k, stream in enumerate(streams)}
+    for stream in streams:
+        whole = stream.parent is None and stream.start == 0
+        forked = stream.parent in places and streams[places[stream.parent]].parent is None
+        if not whole and not (forked and 0 <= stream.start < blocks):
+            raise ValueError(
+                f"stream {stream.name} cannot leave {stream.parent} at block {stream.start}"
+            )
+    return [places[stream.parent or stream.name] for stream in streams]

@@ -243,6 +243,10 @@ class QuantizedWeights:
             **parts,
         )
 
+    def folds(self, module: str) -> dict[str, Tensor]:
+        """Scales that the quantizer moved between this and other modules; most move none."""
+        return {part: self._file.get_tensor(k) for part, k in self._keys(module) if part in _FOLDED}
+
     def dequantize(
         self,
         module: str,
