@@ -205,6 +205,45 @@ class Bootstrap(BaseModel):
     """Probability that the interval is meant to cover."""
 
 
+class Prediction(BaseModel):
+    """How errors are predicted for documents that the fit has not seen."""
+
+    model_config = _settings({"folds": 5, "repeats": 3})
+
+    folds: Annotated[int, Field(ge=2)]
+    """Parts that the documents are cut into; each is predicted from the others."""
+    repeats: Annotated[int, Field(ge=1)]
+    """How often they are cut anew; results are means."""
+
+
+class MixedPrecision(BaseModel):
+    """Which modules to keep in higher precision, found by measuring and then tried."""
+
+    model_config = _settings({"base": "gptq3", "higher": "gptq4", "extra_bits": 0.25})
+
+    base: Name
+    """The method whose modules are put into higher precision, one at a time."""
+    higher: Name
+    """The method that has the higher precision; `full` for unquantized (16 bit)."""
+    extra_bits: Annotated[float, Field(gt=0)]
+    """Bits per weight, mean over all quantized weights, that the mixed model may have more."""
+
+
+class Mechanisms(BaseModel):
+    """What is looked at inside the model: early exit, patching, interventions, mixed precision."""
+
+    model_config = _settings({"patch": ["upper"], "interventions": False})
+
+    methods: Annotated[list[Name], Field(min_length=1)] | None = None
+    """The methods that are looked at; without it the first three with 3 bits, or of all."""
+    patch: list[Literal["upper", "single", "suffix"]]
+    """Blocks that are patched at once: the upper half, each alone, each and all after it."""
+    interventions: bool
+    """Whether the residual stream and norms are changed, to see whether that makes inputs break."""
+    mixed_precision: MixedPrecision | None = None
+    """Without it nothing is tried."""
+
+
 class Study(BaseModel):
     """One study: models x methods x documents x analyses."""
 
@@ -236,7 +275,9 @@ class Study(BaseModel):
     other. A study file's `methods` replace the default's."""
     engine: Engine
     errors: Errors
+    mechanisms: Mechanisms
     bootstrap: Bootstrap
+    prediction: Prediction
 
     @field_validator("errors")
     @classmethod
@@ -276,6 +317,28 @@ class Study(BaseModel):
                     f"calibration; write one of {', '.join(known)}"
                 )
         return methods
+
+    @field_validator("mechanisms")
+    @classmethod
+    def _methods_exist(cls, mechanisms: Mechanisms, info: ValidationInfo) -> Mechanisms:
+        methods = info.data.get("methods")
+        mixed = mechanisms.mixed_precision
+        named = {f"methods.{n}": name for n, name in enumerate(mechanisms.methods or [])}
+        if mixed:
+            named |= {"mixed_precision.base": mixed.base, "mixed_precision.higher": mixed.higher}
+        for key, name in named.items():
+            allowed = (FULL,) if key == "mixed_precision.higher" else ()
+            if methods and name not in (*methods, *allowed):
+                raise ValueError(
+                    f"{key} is {name!r}, which is no method of this study; write one of "
+                    f"{', '.join((*methods, *allowed))}"
+                )
+        return mechanisms
+
+    def mechanism_methods(self) -> list[str]:
+        """The methods that are looked at inside the model."""
+        three = [name for name, method in self.methods.items() if method.bits == 3]
+        return self.mechanisms.methods or (three or list(self.methods))[:3]
 
     def calibration_of(self, method: str) -> str:
         """Name of a method's calibration set: its own, or the first."""
