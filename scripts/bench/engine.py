@@ -83,6 +83,9 @@ def measure(arguments: argparse.Namespace, tokens: Path, turn: int, name: str) -
         "HF_HUB_OFFLINE": "1",
         "PATH": "/usr/bin:/bin",
         "OMP_NUM_THREADS": str(arguments.threads),
+        # As in every job of the workflow (rules/common.smk), here for all contenders alike.
+        "MALLOC_MMAP_THRESHOLD_": str(2**25),
+        "MALLOC_TRIM_THRESHOLD_": str(2**29),
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
