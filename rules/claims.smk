@@ -6,7 +6,9 @@ CLAIMS = sorted(Path("claims").glob("*.yaml"))
 rule judge_claims:
     input:
         tables=expand(
-            f"{TABLES}/{{table}}", table=["errors.parquet", "sets.parquet"], model=STUDY.models
+            f"{TABLES}/{{table}}",
+            table=["errors.parquet", "sets.parquet", *CLAIM_TABLES],
+            model=STUDY.models,
         ),
         residuals=[PATHS.shared("residuals", model=model) for model in STUDY.models],
     output:
@@ -31,6 +33,7 @@ rule judge_claims:
             }
         ),
         documents=as_json(STUDY.documents.model_dump(include={"source", "length"})),
+        tables=" ".join(CLAIM_TABLES),
         methods=METHODS,
         settings=as_json(STUDY.bootstrap.model_dump()),
         seed=f"--seed {STUDY.seed}",
@@ -41,5 +44,5 @@ rule judge_claims:
     shell:
         "python scripts/judge_claims.py --claims {params.claims} --models {params.models:q} "
         "--document-settings {params.documents:q} --methods {params.methods:q} "
-        "--settings {params.settings:q} {params.seed} --csv {output.csv} "
+        "--tables {params.tables} --settings {params.settings:q} {params.seed} --csv {output.csv} "
         "--markdown {output.markdown} 2>&1 | tee {log}"

@@ -35,6 +35,9 @@ THREADS = STUDY.engine.threads
 MODEL_RESULTS = []
 """What every rule adds to a model's results: its reported tables and figures, below `TABLES`."""
 
+CLAIM_TABLES = []
+"""Tables of a model's results (below `TABLES`) that claims are judged by, from optional stages."""
+
 
 wildcard_constraints:
     model="[^/]+",

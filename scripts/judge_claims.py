@@ -21,6 +21,12 @@ def parse_arguments() -> argparse.Namespace:
         "--document-settings", required=True, help='JSON: {"source": ..., "length": tokens}'
     )
     parser.add_argument("--methods", required=True, help="the config's methods: as JSON")
+    parser.add_argument(
+        "--tables",
+        nargs="*",
+        default=[],
+        help="tables of optional stages, in each results directory",
+    )
     parser.add_argument("--settings", required=True, help="the config's bootstrap: as JSON")
     parser.add_argument("--seed", type=int, required=True, help="seed of the resamples")
     parser.add_argument("--csv", type=Path, required=True, help="output: all columns (CSV)")
@@ -39,7 +45,7 @@ def main() -> None:
     from lowbit.claims.paper import read_paper
     from lowbit.claims.report import claims_markdown
     from lowbit.claims.statistics import STATISTICS, ModelResults
-    from lowbit.files import write_csv, write_text
+    from lowbit.files import read_table, write_csv, write_text
     from lowbit.settings import parse_json, parse_settings
 
     models = parse_json(arguments.models, "--models")
@@ -56,6 +62,7 @@ def main() -> None:
             errors=errors,
             sets=pd.read_parquet(folder / "sets.parquet"),
             residuals=pd.read_parquet(models[model]["residuals"]),
+            tables={Path(name).stem: read_table(folder / name) for name in arguments.tables},
             methods=methods_from_config(methods),
             settings=settings,
             seed=arguments.seed,

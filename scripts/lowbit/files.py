@@ -59,6 +59,14 @@ def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
         frame.to_csv(partial, index=False, float_format="%.9g", quoting=csv.QUOTE_MINIMAL)
 
 
+def read_table(path: str | Path) -> "pd.DataFrame":
+    """Read a table that `write_parquet` or `write_csv` wrote."""
+    import pandas as pd
+
+    path = Path(path)
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
 def sha256(path: str | Path) -> str:
     """Hash a file's content; 64 hex digits."""
     with open(path, "rb") as file:

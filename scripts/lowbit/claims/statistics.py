@@ -6,8 +6,8 @@ is a function here and a line in `STATISTICS`. Values over several methods are m
 comes from the same resamples of documents, because methods and pairs are dependent.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -72,6 +72,8 @@ class ModelResults:
     methods: Sequence[Method]
     settings: BootstrapSettings
     seed: int
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Tables of optional stages, by file name without its ending."""
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
@@ -99,6 +101,12 @@ class ModelResults:
     def norms(self) -> np.ndarray:
         """Mean norms [documents, quantity, layer]; nan where the architecture has no such norm."""
         return norms_by_document(self.residuals, self.doc_ids)[0]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Table of an optional stage; `NotMeasured` if the study does not run that stage."""
+        if name not in self.tables:
+            raise NotMeasured(f"this study has no table {name}")
+        return self.tables[name]
 
     def method(self, name: str) -> Method:
         """Look a method up."""
