@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.methods import METHODS, Backend, Method
+from study.methods import METHODS, Awq, Backend, Method
 
 REPOSITORY = Path(__file__).parents[1]
 IMPLEMENTATIONS = [
@@ -32,7 +32,7 @@ def test_the_module_takes_exactly_the_settings(method: type[Method], backend: Ba
     found = keywords(backend.module)
     function = "quantize_block" if "quantize_block" in found else "quantize"
     assert settings <= found[function]
-    assert found.get("finish", settings) == settings
+    assert found.get("finish", settings) <= settings
 
 
 @pytest.mark.parametrize(("method", "backend"), IMPLEMENTATIONS)
@@ -48,6 +48,15 @@ def test_examples_are_valid_and_the_first_backend_is_the_default(method: type[Me
     if "backend" in method.model_fields:
         chosen = method.model_fields["backend"].annotation.__args__
         assert chosen == tuple(method.BACKENDS)
+
+
+def test_only_autoawq_clips() -> None:
+    settings = {"quantizer": "awq", "bits": 3, "group_size": 64}
+    assert Awq.model_validate(settings).clipping
+    settings["backend"] = "llm-compressor"
+    assert not Awq.model_validate(settings).clipping
+    with pytest.raises(ValueError, match=r"needs backend: autoawq; write clipping: false"):
+        Awq.model_validate({**settings, "clipping": True})
 
 
 def test_settings_leave_out_what_the_workflow_alone_needs() -> None:

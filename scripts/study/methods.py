@@ -237,7 +237,20 @@ class Awq(Method):
     backend: Literal["autoawq", "llm-compressor"] = "autoawq"
     """The library that runs it."""
     clipping: bool = True
-    """Whether the range of each group is searched too (backend autoawq only)."""
+    """Whether the range of each group is searched too; llm-compressor cannot, and has false."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clips_by_default_where_it_can(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("backend") == "llm-compressor":
+            return {"clipping": False, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _backend_can(self) -> "Awq":
+        if self.backend == "llm-compressor" and self.clipping:
+            raise ValueError("clipping: true needs backend: autoawq; write clipping: false")
+        return self
 
 
 class Eqat(Method):
