@@ -1,5 +1,6 @@
 """The workflow's environments, and running a check inside one of them."""
 
+import json
 import os
 import subprocess
 from functools import cache
@@ -43,3 +44,8 @@ def run_in(name: str, script: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, f"{script} {' '.join(arguments)}:\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def outcomes_in(name: str, script: str) -> dict[str, str]:
+    """Run a script that ends in `run_checks` in an environment; return what went wrong by check."""
+    return json.loads(run_in(name, script).splitlines()[-1])

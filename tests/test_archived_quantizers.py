@@ -1,9 +1,7 @@
-"""auto-gptq and AutoAWQ: the checks run in their environment (`library_checks/archived.py`)."""
-
-import json
+"""auto-gptq and AutoAWQ: their checks, run in their environment."""
 
 import pytest
-from environments import run_in
+from environments import outcomes_in
 
 CHECKS = [
     "gptq_properties",
@@ -21,8 +19,7 @@ CHECKS = [
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, str]:
     """What went wrong in each check."""
-    printed = run_in("archived", "tests/library_checks/archived.py")
-    return json.loads(printed.splitlines()[-1])
+    return outcomes_in("archived", "tests/library_checks/archived.py")
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -1,10 +1,10 @@
 """Write tiny quantized checkpoints with the real libraries, and what these dequantize them to.
 
-    python tests/library_checks/published.py <check> <folder>
+    python tests/library_checks/published.py <environment> <folder>
 
-writes `<folder>/model` (full precision), `<folder>/checkpoint` and
-`<folder>/dequantized.safetensors` (weights `[out, in]` by layer). Each check runs in the
-environment that `CHECKS` names.
+does all checks of an environment (libraries take long to import) and writes, for each,
+`<folder>/<check>/model` (full precision), `.../checkpoint` and `.../dequantized.safetensors`
+(weights `[out, in]` by layer).
 """
 
 import json
@@ -43,10 +43,22 @@ EXPERTS = SHAPE | {
 }
 
 
-def make_model(folder: Path, experts: bool = False) -> nn.Module:
-    """Save a random model and a tokenizer that knows the numbers below the vocabulary's size."""
+def save_tokenizer(folder: Path, vocabulary: int) -> None:
+    """Save a tokenizer that knows the numbers below the vocabulary's size."""
     import transformers as hf
     from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {str(number): number for number in range(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    hf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="0", pad_token="1"
+    ).save_pretrained(folder)
+
+
+def make_model(folder: Path, experts: bool = False) -> nn.Module:
+    """Save a random model and its tokenizer."""
+    import transformers as hf
 
     torch.manual_seed(0)
     if experts:
@@ -56,12 +68,7 @@ def make_model(folder: Path, experts: bool = False) -> nn.Module:
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
     model.to(torch.bfloat16 if experts else torch.float16).save_pretrained(folder / "model")
-    words = {str(number): number for number in range(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    hf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="0", pad_token="1"
-    ).save_pretrained(folder / "model")
+    save_tokenizer(folder / "model", VOCABULARY)
     return model.eval()
 
 
@@ -281,6 +288,8 @@ CHECKS: dict[str, dict[str, Callable[[Path], None]]] = {
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    name, place = sys.argv[1], Path(sys.argv[2])
-    place.mkdir(parents=True, exist_ok=True)
-    next(checks[name] for checks in CHECKS.values() if name in checks)(place)
+    for check, write in CHECKS[sys.argv[1]].items():
+        place = Path(sys.argv[2], check)
+        place.mkdir(parents=True)
+        os.chdir(place)  # some write logs where they are
+        write(place)
