@@ -40,15 +40,14 @@ ALL = [(environment, check) for environment, checks in CHECKS.items() for check 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """Have a library write a checkpoint, once."""
+    """Have the libraries of an environment write their checkpoints, once."""
     made: dict[str, Path] = {}
 
     def write(environment: str, check: str) -> Path:
-        if check not in made:
-            folder = tmp_path_factory.mktemp("published")
-            run_in(environment, SCRIPT, check, str(folder))
-            made[check] = folder
-        return made[check]
+        if environment not in made:
+            made[environment] = tmp_path_factory.mktemp(environment)
+            run_in(environment, SCRIPT, environment, str(made[environment]))
+        return made[environment] / check
 
     return write
 
