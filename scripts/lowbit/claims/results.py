@@ -1,0 +1,133 @@
+"""What the statistics of claims are made from, and what they return.
+
+`lowbit.claims.statistics` and its neighbours `*_statistics` measure; here is what they share.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lowbit.analysis.error_sets import FULL
+from lowbit.analysis.statistics import (
+    MINIMUM_DOCUMENTS,
+    BootstrapSettings,
+    estimate,
+    require_documents,
+    require_variation,
+    resample_counts,
+)
+from lowbit.analysis.tables import (
+    Method,
+    by_document,
+    document_ids,
+    membership,
+    norms_by_document,
+)
+
+
+class NotMeasured(Exception):
+    """A statistic does not exist for this model and these methods; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured value with its interval, the number of documents, and what else to know.
+
+    `n` counts the documents that the value is of: all of the study, or, where it is of sets, those
+    of the smallest set.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    methods: tuple[str, ...]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """The result tables of one model, and the resamples that all of its statistics share."""
+
+    errors: pd.DataFrame
+    sets: pd.DataFrame
+    residuals: pd.DataFrame
+    methods: Sequence[Method]
+    settings: BootstrapSettings
+    seed: int
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Tables of optional stages, by file name without its ending."""
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        require_documents(len(self.doc_ids))
+        require_variation(self.by_document["error"], names, "the error")
+
+    @cached_property
+    def doc_ids(self) -> np.ndarray:
+        """Documents, in the order of every array below."""
+        return document_ids(self.errors)
+
+    @cached_property
+    def by_document(self) -> dict[str, np.ndarray]:
+        """Columns of the errors as [documents, methods]."""
+        names = [method.name for method in self.methods]
+        columns = ("error", "kl", "nll", "nll_full")
+        return {column: by_document(self.errors, column, names) for column in columns}
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Resamples [1 + R, documents]; the same as in every other table of this study."""
+        return resample_counts(len(self.doc_ids), self.settings, self.seed)
+
+    @cached_property
+    def norms(self) -> np.ndarray:
+        """Mean norms [documents, quantity, layer]; nan where the architecture has no such norm."""
+        return norms_by_document(self.residuals, self.doc_ids)[0]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Table of an optional stage; `NotMeasured` if the study does not run that stage."""
+        if name not in self.tables:
+            raise NotMeasured(f"this study has no table {name}")
+        return self.tables[name]
+
+    def method(self, name: str) -> Method:
+        """Look a method up."""
+        return next(method for method in self.methods if method.name == name)
+
+    def column(self, column: str, names: Sequence[str]) -> np.ndarray:
+        """Return error, kl, nll or nll_full as [documents, names]; nll of `full` is nll_full."""
+        order = [method.name for method in self.methods]
+        full = self.by_document["nll_full"][:, 0]
+        values = self.by_document[column]
+        columns = [full if name == FULL else values[:, order.index(name)] for name in names]
+        return np.stack(columns, axis=1)
+
+    def member(self, method: str, name: str) -> np.ndarray:
+        """Documents of a method's set, bool [documents]; `NotMeasured` if they are too few."""
+        member = membership(self.sets, method, name, self.doc_ids)
+        if member.sum() < MINIMUM_DOCUMENTS:
+            raise NotMeasured(
+                f"{member.sum()} documents in the set '{name}' of {method} are too few: raise "
+                "documents.n"
+            )
+        return member
+
+    def smallest(self, methods: Sequence[str], *names: str) -> int:
+        """Number of documents in the smallest of the methods' sets of these names."""
+        return min(int(self.member(method, name).sum()) for method in methods for name in names)
+
+    def measure(
+        self, draws: np.ndarray, names: Sequence[str], detail: str = "", n: int | None = None
+    ) -> Measurement:
+        """Summarise draws [1 + R] of one number; it is of `n` documents, all if left out."""
+        value, low, high = estimate(draws, self.settings.confidence)
+        count = len(self.doc_ids) if n is None else n
+        return Measurement(value, low, high, count, tuple(names), detail)
+
+
+Statistic = Callable[[ModelResults, Sequence[str], dict[str, Any]], Measurement]
