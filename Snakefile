@@ -22,6 +22,7 @@ include: "rules/score.smk"
 include: "rules/errors.smk"
 include: "rules/correlate.smk"
 include: "rules/residuals.smk"
+include: "rules/trace.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
 

@@ -7,6 +7,7 @@ rule measure_residuals:
         tokens=lambda w: PATHS.shared("tokens", model=PATHS.plain_name(w.model)),
     output:
         residuals=pattern("residuals"),
+        dimensions=pattern("residual_dimensions"),
         gates=pattern("residuals").replace("residuals.parquet", "gates.json"),
     log:
         f"{SHARED}/logs/measure_residuals/{{residuals}}.log",
@@ -25,17 +26,19 @@ rule measure_residuals:
     shell:
         "python scripts/residuals.py --model {input.model} --tokens {input.tokens} "
         "--settings {params.settings:q} --gates {output.gates} --output {output.residuals} "
-        "2>&1 | tee {log}"
+        "--dimensions {output.dimensions} 2>&1 | tee {log}"
 
 
 rule analyze_residuals:
     input:
         residuals=of_study("residuals"),
+        dimensions=of_study("residual_dimensions"),
         errors=f"{TABLES}/errors.parquet",
         sets=f"{TABLES}/sets.parquet",
     output:
         correlation=f"{TABLES}/residual_correlation.csv",
         by_set=f"{TABLES}/residual_sets.csv",
+        outliers=table("outlier_dimensions", "Residual magnitudes"),
     log:
         f"{TABLES}/logs/analyze_residuals.log",
     benchmark:
@@ -51,17 +54,22 @@ rule analyze_residuals:
     shell:
         "python scripts/analyze_residuals.py --residuals {input.residuals} --errors {input.errors} "
         "--sets {input.sets} --settings {params.settings:q} {params.seed} "
-        "--correlation {output.correlation} --by-set {output.by_set} 2>&1 | tee {log}"
+        "--dimensions {input.dimensions} --correlation {output.correlation} "
+        "--by-set {output.by_set} --outliers {output.outliers} 2>&1 | tee {log}"
 
 
 rule plot_residuals:
     input:
+        residuals=of_study("residuals"),
+        sets=f"{TABLES}/sets.parquet",
         correlation=f"{TABLES}/residual_correlation.csv",
         by_set=f"{TABLES}/residual_sets.csv",
     output:
         layers=figure("residual_correlation", "Residual magnitudes"),
         norms=figure("residual_norms", "Residual magnitudes"),
         reversal=figure("residual_reversal", "Residual magnitudes"),
+        density=figure("residual_density", "Residual magnitudes"),
+        kurtosis=figure("residual_kurtosis", "Residual magnitudes"),
     log:
         f"{TABLES}/logs/plot_residuals.log",
     benchmark:
@@ -76,4 +84,9 @@ rule plot_residuals:
     shell:
         "python scripts/plot_residuals.py --correlation {input.correlation} --by-set {input.by_set} "
         "--methods {params.methods:q} --layers-figure {output.layers} "
-        "--norms-figure {output.norms} --reversal-figure {output.reversal} 2>&1 | tee {log}"
+        "--norms-figure {output.norms} --reversal-figure {output.reversal} "
+        "--residuals {input.residuals} --sets {input.sets} --density-figure {output.density} "
+        "--kurtosis-figure {output.kurtosis} 2>&1 | tee {log}"
+
+
+CLAIM_TABLES.append("outlier_dimensions.csv")

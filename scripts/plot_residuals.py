@@ -11,16 +11,20 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--correlation", type=Path, required=True, help="residual_correlation.csv")
     parser.add_argument("--by-set", type=Path, required=True, help="residual_sets.csv")
+    parser.add_argument("--residuals", type=Path, required=True, help="residuals.parquet")
+    parser.add_argument("--sets", type=Path, required=True, help="sets.parquet")
     parser.add_argument("--methods", required=True, help="the config's methods: as JSON")
     files = {"nargs": 2, "type": Path, "required": True, "metavar": ("PNG", "SVG")}
     parser.add_argument("--layers-figure", **files, help="output: correlation by layer")
     parser.add_argument("--norms-figure", **files, help="output: norms of D_large and D_ctrl")
     parser.add_argument("--reversal-figure", **files, help="output: their ratio by layer")
+    parser.add_argument("--density-figure", **files, help="output: densities of norms by set")
+    parser.add_argument("--kurtosis-figure", **files, help="output: kurtosis by layer and set")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Read the tables, write three figures."""
+    """Read the tables, write five figures."""
     arguments = parse_arguments()
     import pandas as pd
 
@@ -38,6 +42,10 @@ def main() -> None:
     plotting.save(layers, arguments.layers_figure)
     plotting.save(residual_figures.norms_by_set(by_set, methods), arguments.norms_figure)
     plotting.save(residual_figures.reversal(by_set, methods), arguments.reversal_figure)
+    residuals, sets = pd.read_parquet(arguments.residuals), pd.read_parquet(arguments.sets)
+    densities = residual_figures.densities(residuals, sets, methods)
+    plotting.save(densities, arguments.density_figure)
+    plotting.save(residual_figures.kurtosis_by_set(by_set, methods), arguments.kurtosis_figure)
 
 
 if __name__ == "__main__":

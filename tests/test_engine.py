@@ -4,7 +4,9 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 import transformers
 from tiny_models import MODELS, build, token_ids
@@ -15,8 +17,10 @@ from lowbit.engine.decoder import Decoder
 from lowbit.engine.engine import Engine
 from lowbit.engine.loading import load_decoder
 from lowbit.engine.losses import token_losses
-from lowbit.engine.residuals import residual_norms
+from lowbit.engine.residuals import measure_residuals, norm_weights
+from lowbit.engine.roles import find_architecture
 from lowbit.engine.scoring import join, score_documents
+from lowbit.engine.trace import exit_nll, mlp_differences
 from lowbit.engine.walk import FULL, Stream, own_parameters, walk
 from lowbit.errors import GateError, InputError
 from lowbit.files import sha256
@@ -164,11 +168,20 @@ def test_taps_see_what_plain_hooks_see(name: str) -> None:
             torch.testing.assert_close(seen[index, "residual_out"], r + mlp_out)
 
 
-def test_residual_norms_equal_a_direct_computation(tmp_path: Path) -> None:
+def engine_of(model: nn.Module, batch_size: int = 2) -> Engine:
+    cpu = torch.device("cpu")
+    return Engine(Decoder(model), FULL_STREAM, torch.float32, cpu, batch_size, resident=True)
+
+
+def test_residual_measures_equal_a_direct_computation() -> None:
     model, ids = build("llama"), token_ids(5)
-    engine = Engine(Decoder(model), FULL_STREAM, torch.float32, torch.device("cpu"), 2, True)
-    batches = list(residual_norms(engine, ids.int().numpy()))
-    norms = {q: torch.cat([torch.from_numpy(b[q]) for b in batches]) for q in ("r", "z", "h")}
+    engine = engine_of(model)
+    batches = list(measure_residuals(engine, ids.int().numpy()))
+    found = {
+        name: np.concatenate([batch.documents[name] for batch in batches])
+        for name in ("r", "z", "h", "r_kurtosis", "h_kurtosis")
+    }
+    magnitude = sum(batch.magnitude for batch in batches) / len(ids)
     inputs, outputs = [], []
     for block in model.model.layers:
         norm = block.post_attention_layernorm
@@ -177,18 +190,87 @@ def test_residual_norms_equal_a_direct_computation(tmp_path: Path) -> None:
     with torch.inference_mode():
         model(ids)
     for layer, (r, h) in enumerate(zip(inputs, outputs, strict=True)):
-        expected = r.pow(2).sum(-1).sqrt().mean(1).double()
-        torch.testing.assert_close(norms["r"][:, layer], expected, rtol=1e-5, atol=0)
-        expected = h.pow(2).sum(-1).sqrt().mean(1).double()
-        torch.testing.assert_close(norms["h"][:, layer], expected, rtol=1e-5, atol=0)
+        for name, activation in (("r", r), ("h", h)):
+            norms = activation.pow(2).sum(-1).sqrt().mean(1)
+            np.testing.assert_allclose(found[name][:, layer], norms, rtol=1e-5)
+            kurtosis = scipy.stats.kurtosis(activation.double(), axis=-1).mean(1)
+            np.testing.assert_allclose(found[f"{name}_kurtosis"][:, layer], kurtosis, rtol=1e-4)
+        np.testing.assert_allclose(magnitude[layer], r.abs().mean((0, 1)), rtol=1e-5)
 
 
 def test_parallel_residual_has_no_r() -> None:
-    engine = Engine(
-        Decoder(build("gpt-neox")), FULL_STREAM, torch.float32, torch.device("cpu"), 2, True
+    (batch,) = measure_residuals(engine_of(build("gpt-neox")), token_ids(2).int().numpy())
+    assert set(batch.documents) == {"z", "h", "h_kurtosis"}
+
+
+@pytest.mark.parametrize(("name", "offset"), [("llama", 0), ("gemma", 1), ("opt", 0)])
+def test_weights_of_the_norm_before_the_mlp(name: str, offset: int) -> None:
+    model = build(name)
+    norm = "final_layer_norm" if name == "opt" else "post_attention_layernorm"
+    weights = norm_weights(engine_of(model))
+    expected = model.get_submodule(find_architecture(type(model).__name__).blocks)[1]
+    expected = expected.get_submodule(norm).weight.detach() + offset
+    np.testing.assert_allclose(weights[1], expected, rtol=1e-6)
+
+
+def test_no_norm_before_the_mlp() -> None:
+    assert norm_weights(engine_of(build("opt-350m"))) is None
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "opt-350m", "bloom", "gpt-neox", "gemma2"])
+def test_early_exit_equals_the_final_norm_and_head_on_hidden_states(name: str) -> None:
+    model, ids = build(name), token_ids(3)
+    engine = engine_of(model, batch_size=3)
+    noisy = noisy_copy(engine.decoder)
+    (found,) = exit_nll(engine, [engine.full, noisy], ids.int().numpy())
+    with torch.inference_mode():
+        hidden_states = model(ids, output_hidden_states=True).hidden_states
+    for index, states in enumerate(hidden_states[1:-1]):
+        with torch.inference_mode():
+            normed = final_norm(model, states)
+            logits = model.get_output_embeddings()(normed)
+            if cap := getattr(model.config, "final_logit_softcapping", None):
+                logits = cap * torch.tanh(logits / cap)
+            losses = logits.double().log_softmax(-1)[:, :-1]
+        expected = -losses.gather(-1, ids[:, 1:, None])[..., 0].mean(1)
+        np.testing.assert_allclose(found[FULL, "z"][:, index], expected, atol=1e-5)
+    np.testing.assert_allclose(found[FULL, "z"][:, -1], plain_nll(model, ids).mean(1), atol=1e-5)
+    changed = load_into_copy(model, engine.decoder, noisy, name)
+    np.testing.assert_allclose(
+        found["noisy", "z"][:, -1], plain_nll(changed, ids).mean(1), atol=1e-5
     )
-    (norms,) = residual_norms(engine, token_ids(2).int().numpy())
-    assert set(norms) == {"z", "h"}
+    assert ((FULL, "r") in found) == (name != "gpt-neox")
+
+
+def final_norm(model: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """What each architecture's own code does between its last block and its head."""
+    base = model.base_model
+    if isinstance(model, transformers.OPTForCausalLM):
+        decoder = base.decoder
+        if decoder.final_layer_norm is not None:
+            hidden_states = decoder.final_layer_norm(hidden_states)
+        return hidden_states if decoder.project_out is None else decoder.project_out(hidden_states)
+    for name in ("norm", "ln_f", "final_layer_norm"):
+        if hasattr(base, name):
+            return getattr(base, name)(hidden_states)
+    raise AssertionError(type(model))
+
+
+def test_differences_of_mlp_outputs() -> None:
+    model, ids = build("llama"), token_ids(5)
+    engine = engine_of(model)
+    noisy = noisy_copy(engine.decoder)
+    parts = list(mlp_differences(engine, [noisy], ids.int().numpy()))
+    found = np.concatenate([part["noisy"] for part in parts])
+    outputs = {}
+    for each in (model, load_into_copy(model, engine.decoder, noisy, "llama")):
+        seen = outputs.setdefault(id(each), [])
+        for block in each.model.layers:
+            block.mlp.register_forward_hook(lambda m, args, out, seen=seen: seen.append(out))
+        with torch.inference_mode():
+            each(ids)
+    for layer, (a, b) in enumerate(zip(*outputs.values(), strict=True)):
+        np.testing.assert_allclose(found[:, layer], (a - b).pow(2).mean((1, 2)), rtol=1e-4)
 
 
 def save(model: nn.Module, directory: Path) -> Path:

@@ -40,6 +40,7 @@ SHARED = MappingProxyType(
         "method_record": "models/{model}/quantized/{method}/method.json",
         "scores": "models/{model}/scores/{tokens}/{scores}.parquet",
         "residuals": "models/{model}/residuals/{residuals}/residuals.parquet",
+        "residual_dimensions": "models/{model}/residuals/{residuals}/dimensions.parquet",
     }
 )
 """Files that studies share, as patterns below `results/`; each wildcard holds a `<name>-<key>`."""

@@ -21,6 +21,7 @@ from lowbit.analysis.statistics import (
     summarise,
 )
 from lowbit.analysis.tables import (
+    KURTOSES,
     QUANTITIES,
     by_document,
     document_ids,
@@ -107,11 +108,12 @@ def norms_by_set(
 ) -> pd.DataFrame:
     """Mean norm in D_large and D_ctrl by layer, with their difference (large - control) and ratio.
 
-    The reversal effect: in the upper half of the layers the ratio is below 1 for r and above 1
-    for h. A quantity that the architecture does not have has no rows.
+    Beside the norms it has the kurtoses `r_kurtosis` and `h_kurtosis`. The reversal effect: in the
+    upper half of the layers the ratio is below 1 for r and above 1 for h. A quantity that the
+    architecture does not have has no rows.
     """
     doc_ids = document_ids(frame)
-    norms, quantities, layers = _present_norms(residuals, doc_ids)
+    norms, quantities, layers = _present_norms(residuals, doc_ids, (*QUANTITIES, *KURTOSES))
     counts = resample_counts(len(doc_ids), settings, seed)
     rows = []
     for method in methods:
@@ -126,12 +128,12 @@ def norms_by_set(
 
 
 def _present_norms(
-    residuals: pd.DataFrame, doc_ids: np.ndarray
+    residuals: pd.DataFrame, doc_ids: np.ndarray, wanted: Sequence[str] = QUANTITIES
 ) -> tuple[np.ndarray, list[str], list[int]]:
     """Norms [documents, quantity, layer] of what the architecture has, its quantities, layers."""
-    norms, layers = norms_by_document(residuals, doc_ids)
-    quantities = present_quantities(norms)
-    return norms[:, [QUANTITIES.index(name) for name in quantities]], quantities, layers
+    norms, layers = norms_by_document(residuals, doc_ids, wanted)
+    quantities = present_quantities(norms, wanted)
+    return norms[:, [wanted.index(name) for name in quantities]], quantities, layers
 
 
 def _set_rows(

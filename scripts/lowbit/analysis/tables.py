@@ -11,6 +11,9 @@ from lowbit.errors import InputError
 QUANTITIES = ("r", "z", "h")
 """Mean L2 norms: residual after attention (r), after the MLP (z), and the MLP's input (h)."""
 
+KURTOSES = ("r_kurtosis", "h_kurtosis")
+"""Excess kurtosis over dimensions, of r and of h."""
+
 PARALLEL_RESIDUAL = "attention and MLP run in parallel"
 """Why an architecture has no r: there is no residual stream between the two."""
 
@@ -70,8 +73,10 @@ def document_ids(frame: pd.DataFrame) -> np.ndarray:
     return frame["doc_id"].drop_duplicates().to_numpy()
 
 
-def norms_by_document(residuals: pd.DataFrame, doc_ids: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Turn residuals (doc_id, layer, r, z, h) into ([documents, quantity, layer], layers).
+def norms_by_document(
+    residuals: pd.DataFrame, doc_ids: np.ndarray, quantities: Sequence[str] = QUANTITIES
+) -> tuple[np.ndarray, list[int]]:
+    """Turn residuals (doc_id, layer, r, z, h, ...) into ([documents, quantity, layer], layers).
 
     A quantity that the architecture does not have, and the table no column of, is nan throughout;
     see `present_quantities`.
@@ -85,17 +90,17 @@ def norms_by_document(residuals: pd.DataFrame, doc_ids: np.ndarray) -> tuple[np.
             f"{len(missing)} documents with errors have no residuals, '{missing[0]}' first: "
             "compute residuals and errors from the same tokens"
         )
-    complete = residuals.reindex(columns=["doc_id", "layer", *QUANTITIES])
-    wide = complete.pivot(index="doc_id", columns="layer", values=list(QUANTITIES))
-    columns = pd.MultiIndex.from_product([QUANTITIES, layers])
+    complete = residuals.reindex(columns=["doc_id", "layer", *quantities])
+    wide = complete.pivot(index="doc_id", columns="layer", values=list(quantities))
+    columns = pd.MultiIndex.from_product([quantities, layers])
     values = wide.loc[doc_ids, columns].to_numpy(float)
-    return values.reshape(len(doc_ids), len(QUANTITIES), len(layers)), layers
+    return values.reshape(len(doc_ids), len(quantities), len(layers)), layers
 
 
-def present_quantities(norms: np.ndarray) -> list[str]:
+def present_quantities(norms: np.ndarray, quantities: Sequence[str] = QUANTITIES) -> list[str]:
     """Names of the quantities in norms [documents, quantity, layer] that are not all nan."""
     absent = np.isnan(norms).all(axis=(0, 2))
-    return [name for name, missing in zip(QUANTITIES, absent, strict=True) if not missing]
+    return [name for name, missing in zip(quantities, absent, strict=True) if not missing]
 
 
 def membership(sets: pd.DataFrame, method: str, name: str, doc_ids: np.ndarray) -> np.ndarray:

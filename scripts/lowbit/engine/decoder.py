@@ -8,6 +8,7 @@ lockstep (`lowbit.engine.walk`) and activations can be read or replaced on the w
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -47,6 +48,7 @@ class Decoder:
         self.blocks_name, self.blocks = decoder_blocks(model)
         sites = self.architecture.sites(model.config)
         self.sites = [role_sites(block, sites) for block in self.blocks]
+        self._replaced = False
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -118,12 +120,17 @@ class Decoder:
 
     @contextmanager
     def _blocks_replaced(self, forwards: list[Callable[..., Any]]) -> Iterator[None]:
-        """Let `forwards` answer for the blocks while the model's own code runs around them."""
+        """Let `forwards` answer for the blocks while the model's own code runs around them.
+
+        A tap may do this in the middle of a block, which keeps its hooks: they stay quiet.
+        """
         try:
+            self._replaced = True
             for block, forward in zip(self.blocks, forwards, strict=True):
                 block.forward = forward
             yield
         finally:
+            self._replaced = False
             for block in self.blocks:
                 vars(block).pop("forward", None)
 
@@ -140,8 +147,12 @@ class Decoder:
                     )
                 name, side = self.sites[index][role]
                 module = self.blocks[index].get_submodule(name)
-                stack.callback(_hook(module, side, _shaped(role, tap, batch_shape)).remove)
+                shaped = _shaped(role, tap, batch_shape)
+                stack.callback(_hook(module, side, partial(self._tap, shaped)).remove)
             yield
+
+    def _tap(self, tap: Tap, activation: Tensor) -> Tensor | None:
+        return None if self._replaced else tap(activation)
 
 
 def _hook(module: nn.Module, side: str, tap: Tap) -> torch.utils.hooks.RemovableHandle:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 
 from lowbit.analysis.residual_analysis import RATIO
-from lowbit.analysis.tables import PARALLEL_RESIDUAL, QUANTITIES, Method
+from lowbit.analysis.tables import KURTOSES, PARALLEL_RESIDUAL, QUANTITIES, Method
 from lowbit.figures import plotting
 
 if TYPE_CHECKING:
@@ -18,9 +19,17 @@ QUANTITY_NAMES = {
     "r": "norm(r), after attention",
     "z": "norm(z), after the MLP",
     "h": "norm(h), input of the MLP",
+    "r_kurtosis": "kurtosis of r",
+    "h_kurtosis": "kurtosis of h",
 }
 SHOWN_METHODS = 4
 """Columns of the figure of norms at most."""
+SHOWN_LAYERS = 3
+"""Columns of the figure of densities at most."""
+SET_LOOKS = {
+    "control": ("D_ctrl", plotting.CONTROL_COLOUR),
+    "large": ("D_large", plotting.LARGE_COLOUR),
+}
 
 
 def correlation_by_layer(correlations: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
@@ -91,9 +100,42 @@ def _reversal_headline(ratios: pd.DataFrame) -> str:
 
 def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     """Draw the norms of D_large and D_ctrl by layer for the methods with the fewest bits."""
+    quantities = _present(by_set, ("r", "h"))
+    logarithmic = quantities[0] == "r"  # grows with depth by orders of magnitude, h does not
+    return _set_figure(
+        by_set,
+        methods,
+        quantities,
+        "Norms inside the full-precision model: documents that break and documents that do not",
+        " The upper row has a logarithmic axis." if logarithmic else "",
+        logarithmic,
+    )
+
+
+def kurtosis_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
+    """Draw the kurtosis of r and h in D_large and D_ctrl by layer."""
+    return _set_figure(
+        by_set,
+        methods,
+        _present(by_set, KURTOSES),
+        "Kurtosis inside the full-precision model: how much few dimensions stand out",
+        " Excess kurtosis over a token's dimensions, mean over tokens; 0 for a normal "
+        "distribution. The paper finds that of r lower for D_large in upper layers.",
+        False,
+    )
+
+
+def _set_figure(
+    by_set: pd.DataFrame,
+    methods: Sequence[Method],
+    quantities: Sequence[str],
+    headline: str,
+    remark: str,
+    logarithmic: bool,
+) -> "Figure":
+    """A row of panels per quantity, a column per method; D_large and D_ctrl by layer."""
     fewest = [method for method in methods if method.bits == plotting.bit_widths(methods)[0]]
     shown = fewest[:SHOWN_METHODS]
-    quantities = _present(by_set, ("r", "h"))
     figure, panels = plt.subplots(
         len(quantities),
         len(shown),
@@ -108,28 +150,75 @@ def norms_by_set(by_set: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
             rows = by_set[(by_set["method"] == method.name) & (by_set["quantity"] == quantity)]
             _set_panel(panels[row, column], rows)
         panels[0, column].set_title(method.name)
-        if quantities[0] == "r":  # grows with depth by orders of magnitude, h does not
+        if logarithmic:
             plotting.set_logarithmic(panels[0, column])
         panels[-1, column].set_xlabel("layer")
     for row, quantity in enumerate(quantities):
         panels[row, 0].set_ylabel(QUANTITY_NAMES[quantity])
     panels[0, 0].legend(loc="best", frameon=True)
-    scale = " The upper row has a logarithmic axis." if quantities[0] == "r" else ""
     plotting.title(
         figure,
-        "Norms inside the full-precision model: documents that break and documents that do not",
+        headline,
         f"Mean over documents, with bootstrap intervals, for methods of {shown[0].bits} bits. "
-        f"D_large: largest errors; D_ctrl: drawn from the documents with small errors.{scale}",
+        f"D_large: largest errors; D_ctrl: drawn from the documents with small errors.{remark}",
     )
     return figure
 
 
+def densities(residuals: pd.DataFrame, sets: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
+    """Draw the densities of norm(r) and norm(h) over the documents of D_large and D_ctrl.
+
+    Args:
+        residuals: doc_id, layer, r, h of the full-precision model.
+        sets: method, set, doc_id; those of the first method with the fewest bits are drawn.
+    """
+    quantities = [quantity for quantity in ("r", "h") if quantity in residuals]
+    method = next(m for m in methods if m.bits == plotting.bit_widths(methods)[0])
+    chosen = sets[(sets["method"] == method.name) & sets["set"].isin(SET_LOOKS)]
+    frame = chosen.merge(residuals, on="doc_id")
+    layers = sorted(residuals["layer"].unique())
+    upper = layers[len(layers) // 2 :]
+    shown = upper[:: max(1, -(-len(upper) // SHOWN_LAYERS))]
+    figure, panels = plt.subplots(
+        len(quantities),
+        len(shown),
+        figsize=(2.6 * len(shown) + 1, 2.3 * len(quantities)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for column, layer in enumerate(shown):
+        for row, quantity in enumerate(quantities):
+            _density_panel(panels[row, column], frame[frame["layer"] == layer], quantity)
+        panels[0, column].set_title(f"layer {layer}")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("density")
+    panels[0, 0].legend(loc="best", frameon=True)
+    plotting.title(
+        figure,
+        f"Before and after the norm: documents that {method.name} breaks, and others",
+        "Density over documents of their mean norm in some upper layers of the full-precision "
+        "model. The paper finds D_large to the left for r (before the norm) and to the right for h "
+        "(after it).",
+    )
+    return figure
+
+
+def _density_panel(axes: "Axes", rows: pd.DataFrame, quantity: str) -> None:
+    """Smoothed densities of one quantity in both sets."""
+    for name, (label, colour) in SET_LOOKS.items():
+        values = rows.loc[rows["set"] == name, quantity]
+        if values.nunique() > 1:
+            sns.kdeplot(x=values, ax=axes, color=colour, fill=True, alpha=0.25, label=label)
+    axes.set_xlabel(QUANTITY_NAMES[quantity])
+    axes.set_ylabel("")
+    axes.set_yticks([])
+
+
 def _set_panel(axes: "Axes", rows: pd.DataFrame) -> None:
     """Norms of D_large and D_ctrl of one method and quantity."""
-    for name, label, colour, marker, width in (
-        ("control", "D_ctrl", plotting.CONTROL_COLOUR, "s", 3.0),
-        ("large", "D_large", plotting.LARGE_COLOUR, "o", 1.2),  # on top, narrower: both are seen
-    ):
+    lines = {"control": ("s", 3.0), "large": ("o", 1.2)}  # on top, narrower: both are seen
+    for name, (label, colour) in SET_LOOKS.items():
+        marker, width = lines[name]
         mine = rows[rows["set"] == name]
         style = {"color": colour, "marker": marker, "linestyle": "-", "linewidth": width}
         plotting.band(axes, mine, "mean", style, f"{label} (n = {mine['n'].iloc[0]})")

@@ -1,0 +1,92 @@
+"""What a full-precision and a quantized model make of the same document, layer by layer.
+
+Early exit (arXiv 2506.12044, section 4.2): the NLL of softmax(U phi(a(l))) for a = r and a = z of
+every block l, phi the final norm and U the output head. Amplification (section 4.1): the mean
+squared difference between the two models' MLP outputs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowbit.engine.decoder import Decoder, Tap
+from lowbit.engine.engine import Engine
+from lowbit.engine.losses import token_losses
+from lowbit.engine.walk import FULL, Stream, walk
+
+EXITS = {"r": "residual_mid", "z": "residual_out"}
+"""Where a model is read out, and the role."""
+
+
+def exit_nll(
+    engine: Engine, streams: Sequence[Stream], token_ids: NDArray[np.int32]
+) -> Iterator[dict[tuple[str, str], NDArray[np.float64]]]:
+    """Read every stream out at every block; yields per batch of `token_ids` `[documents, length]`.
+
+    Yields:
+        NLL by stream name and exit, mean over tokens in nats: `[batch, layers]`. An exit whose role
+        the architecture does not have is left out.
+    """
+    exits = {name: role for name, role in EXITS.items() if role in engine.decoder.roles}
+    for shard in engine.shards(token_ids):
+        shape = [(len(rows), len(engine.decoder)) for rows in shard]
+        keys = [(stream.name, name) for stream in streams for name in exits]
+        found = [{key: np.zeros(of_batch) for key in keys} for of_batch in shape]
+        taps = partial(_exit_taps, engine.decoder, exits, shard, found)
+        for number, _ in enumerate(walk(engine.decoder, streams, shard, taps)):
+            yield found[number]
+
+
+def _exit_taps(
+    decoder: Decoder,
+    exits: Mapping[str, str],
+    shard: Sequence[Tensor],
+    found: Sequence[dict[tuple[str, str], NDArray[np.float64]]],
+    stream: str,
+    index: int,
+    batch: int,
+) -> Mapping[str, Tap]:
+    def read(name: str, activation: Tensor) -> None:
+        normed = decoder.leave(shard[batch], activation)
+        losses = token_losses(decoder.logits, {name: normed}, shard[batch], None)[name]
+        found[batch][stream, name][:, index] = losses.nll.double().mean(1).cpu()
+
+    return {role: partial(read, name) for name, role in exits.items()}
+
+
+def mlp_differences(
+    engine: Engine, variants: Sequence[Stream], token_ids: NDArray[np.int32]
+) -> Iterator[dict[str, NDArray[np.float64]]]:
+    """Compare MLP outputs with the full-precision model's; yields per batch.
+
+    Yields:
+        By variant: mean over tokens and dimensions of the squared difference, `[batch, layers]`.
+    """
+    layers = len(engine.decoder)
+    for shard in engine.shards(token_ids):
+        found = [{v.name: np.zeros((len(rows), layers)) for v in variants} for rows in shard]
+        taps = partial(_difference_taps, {}, found)
+        for number, _ in enumerate(walk(engine.decoder, [engine.full, *variants], shard, taps)):
+            yield found[number]
+
+
+def _difference_taps(
+    outputs: dict[str, Tensor],
+    found: Sequence[dict[str, NDArray[np.float64]]],
+    stream: str,
+    index: int,
+    batch: int,
+) -> Mapping[str, Tap]:
+    """Keep the full-precision model's output, which comes first, and compare the others with it."""
+
+    def read(activation: Tensor) -> None:
+        if stream == FULL:
+            outputs[FULL] = activation.float()
+            return
+        squared = (activation.float() - outputs[FULL]).square()
+        found[batch][stream][:, index] = squared.mean((1, 2)).cpu()
+
+    return {"mlp_out": read}
