@@ -43,7 +43,7 @@ class Edit(Protocol):
         """Parameters of block `index`, one of `blocks`, given those of the edited stream."""
 
 
-class _Nothing:
+class Nothing:
     """What an edit does where its class does not say otherwise."""
 
     def roles(self, index: int) -> frozenset[str]:
@@ -57,7 +57,7 @@ class _Nothing:
 
 
 @dataclass(frozen=True)
-class Patch(_Nothing):
+class Patch(Nothing):
     """Replace the activation of one role by the donor's, in some blocks."""
 
     role: str
@@ -71,7 +71,7 @@ class Patch(_Nothing):
 
 
 @dataclass(frozen=True)
-class Restoration(_Nothing):
+class Restoration(Nothing):
     """Take parameters from elsewhere: weights put back into full precision, a norm changed."""
 
     source: Callable[[int], Mapping[str, Tensor]]
@@ -83,7 +83,7 @@ class Restoration(_Nothing):
 
 
 @dataclass(frozen=True)
-class Scaling(_Nothing):
+class Scaling(Nothing):
     """Multiply the activation of one role by a factor, its direction kept."""
 
     role: str

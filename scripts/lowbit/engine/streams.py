@@ -75,13 +75,13 @@ def folded_stream(
         changed = {key.removeprefix(prefix): weights.replaced[key] for key in replaced[index]}
         for module in modules[index]:
             weight = f"{module.removeprefix(prefix)}.weight"
-            changed[weight] = _folded(own[weight].float(), folds.get(module, {}))
+            changed[weight] = fold(own[weight].float(), folds.get(module, {}))
         return own | {key: tensor.to(own[key]) for key, tensor in changed.items()}
 
     return Stream(f"{FULL}, scales of {name}", cache(parameters) if resident else parameters)
 
 
-def _folded(weight: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
+def fold(weight: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
     """Multiply `[out, in]` by `folded_scale` and divide it by `output_scale`, where there are."""
     if "folded_scale" in scales:
         weight = weight * scales["folded_scale"].to(weight)
