@@ -1,0 +1,110 @@
+"""What is patched or put back, and in which blocks (arXiv 2506.12044, section 5).
+
+A *condition* is one change of the quantized model: the activation of one role overwritten by the
+full-precision model's, or weights put back into full precision, in consecutive blocks. Nothing here
+needs PyTorch: the tables and figures name conditions in the same words.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+PATCH, WEIGHTS, NONE = "patch", "weights", "none"
+"""Kinds: activations overwritten; weights put back; not run, because the model has no such role."""
+
+UPPER, SINGLE, SUFFIX, LAST = "upper", "single", "suffix", "last"
+"""Blocks: the upper half; each alone; each and all after it; the last k."""
+
+MODULE_OUTPUTS = ("mlp_down", "mlp_gate", "mlp_up", "attn_out")
+"""The paper's h_down, h_gate (after its activation function), h_up and h_attn."""
+RESIDUAL_STREAM = ("residual_mid", "residual_out")
+"""From here on nothing of the quantized model's past is left, so only the last block counts."""
+PATCHED = (*MODULE_OUTPUTS, "mlp_in", *RESIDUAL_STREAM)
+GATE_INPUT = "mlp_gate_in"
+"""Role of the follow-up: what the gate projection alone reads."""
+GATE_PROJECTION, ALL_WEIGHTS = "gate_projection", "all"
+"""Weights that are put back: of the gate projection, or all of a block."""
+
+EVERY_DEPTH = 16
+"""Up to so many blocks, every number of last blocks is tried; in deeper models, some of them."""
+SOME_DEPTHS = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160)
+PAPERS_LAST, PAPERS_BLOCKS = 7, 40
+"""The paper puts back the last 7 of Mistral-Nemo's 40 blocks."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One change of the quantized model."""
+
+    kind: str
+    """`patch` or `weights`."""
+    role: str
+    """The activation's role (see `lowbit.engine.roles`), or which weights."""
+    layers: str
+    """How the blocks were chosen: `upper`, `single`, `suffix` or `last`."""
+    first: int
+    last: int
+    """First and last block changed, both included, counted from 0."""
+
+    @property
+    def blocks(self) -> frozenset[int]:
+        """All blocks that are changed."""
+        return frozenset(range(self.first, self.last + 1))
+
+    @property
+    def needs(self) -> str | None:
+        """The role without which there is no such condition, if any."""
+        if self.kind == PATCH:
+            return self.role
+        return GATE_INPUT if self.role == GATE_PROJECTION else None
+
+    def __str__(self) -> str:
+        """What is changed and where; two ways of choosing the same blocks have the same name."""
+        return f"{self.kind} {self.role} in blocks {self.first} to {self.last}"
+
+    def is_whole(self, blocks: int) -> bool:
+        """Tell whether nothing of the quantized model reaches the output of so many blocks.
+
+        So it is where its residual stream is overwritten at the end, or all weights are put back:
+        the damage is then undone by construction.
+        """
+        if self.kind == PATCH:
+            return self.role == RESIDUAL_STREAM[-1] and self.last == blocks - 1
+        return self.role == ALL_WEIGHTS and (self.first, self.last) == (0, blocks - 1)
+
+
+def list_conditions(blocks: int, patch: Iterable[str]) -> list[Condition]:
+    """List the conditions for a model of so many blocks.
+
+    Roles of the residual stream are patched in the upper half and block by block only: with all
+    later blocks they would say the same for every first block, see `RESIDUAL_STREAM`.
+
+    Args:
+        patch: the config's `mechanisms.patch`, any of `upper`, `single`, `suffix`.
+    """
+    end = blocks - 1
+    upper = blocks // 2
+    starts = {UPPER: [upper], SINGLE: range(blocks), SUFFIX: range(blocks)}
+    found = [
+        Condition(PATCH, role, layers, first, first if layers == SINGLE else end)
+        for layers in dict.fromkeys(patch)
+        for role in PATCHED
+        if not (layers == SUFFIX and role in RESIDUAL_STREAM)
+        for first in starts[layers]
+    ]
+    found.append(Condition(PATCH, GATE_INPUT, UPPER, upper, end))
+    found.append(Condition(WEIGHTS, GATE_PROJECTION, UPPER, upper, end))
+    counts = last_block_counts(blocks)
+    return found + [Condition(WEIGHTS, ALL_WEIGHTS, LAST, blocks - k, end) for k in counts]
+
+
+def last_block_counts(blocks: int) -> Sequence[int]:
+    """How many last blocks get their weights back, for each condition of that kind."""
+    if blocks <= EVERY_DEPTH:
+        return range(1, blocks + 1)
+    some = {papers_last(blocks), blocks // 2, blocks}
+    return sorted(some | {k for k in SOME_DEPTHS if k <= blocks})
+
+
+def papers_last(blocks: int) -> int:
+    """The paper's 7 of 40 last blocks for a model of another depth: the same share, at least 1."""
+    return max(1, round(PAPERS_LAST * blocks / PAPERS_BLOCKS))

@@ -1,0 +1,168 @@
+"""Patch quantized models with full-precision activations and weights, on D_large and D_ctrl.
+
+For every method one stream per condition (which activation or weights, in which blocks) walks
+beside the full-precision and the quantized model; what is written is the NLL of each document.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowbit.errors import InputError, run
+from lowbit.files import write_json, write_parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import pandas as pd
+
+    from lowbit.engine.conditions import Condition
+    from lowbit.engine.engine import Engine
+
+SETS = ("large", "control")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Define and read the options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="model.json of fetch_model.py")
+    parser.add_argument("--tokens", type=Path, required=True, help="tokens.parquet")
+    parser.add_argument("--sets", type=Path, required=True, help="sets.parquet")
+    parser.add_argument(
+        "--methods",
+        type=json.loads,
+        required=True,
+        help='JSON list of {"name", "record" (method.json), "sets_of" (whose D_large and D_ctrl)}',
+    )
+    parser.add_argument(
+        "--patch",
+        nargs="+",
+        required=True,
+        choices=["upper", "single", "suffix"],
+        help="blocks patched at once: the upper half, each alone, each and all after it",
+    )
+    parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
+    parser.add_argument("--output", type=Path, required=True, help="Parquet to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Walk every method with all its conditions; write the NLLs and the checks."""
+    arguments = parse_arguments()
+    import pandas as pd
+
+    from lowbit.engine.conditions import list_conditions
+    from lowbit.engine.engine import Engine
+    from lowbit.inputs.tokens import read_tokens
+
+    engine = Engine.open(arguments.model, arguments.settings)
+    doc_ids, token_ids = read_tokens(arguments.tokens)
+    sets = pd.read_parquet(arguments.sets)
+    conditions = list_conditions(len(engine.decoder), arguments.patch)
+    gates: dict[str, dict[str, float]] = {}
+    tables = []
+    for method in arguments.methods:
+        documents, rows = choose_documents(sets, method, doc_ids)
+        nll, measured = patch_method(engine, method, conditions, token_ids, rows)
+        gates |= measured
+        tables += [condition_table(documents, each, nll, method["name"]) for each in conditions]
+    write_json(arguments.gates, gates)
+    write_parquet(arguments.output, pd.concat(tables, ignore_index=True))
+
+
+def choose_documents(
+    sets: "pd.DataFrame", method: dict[str, str], doc_ids: "Sequence[str]"
+) -> tuple["pd.DataFrame", "np.ndarray"]:
+    """List the documents of a method's two sets (method, sets_of, set, doc_id), and their rows.
+
+    Raises:
+        InputError: the table of sets has none of this method.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from lowbit.analysis.tables import membership
+
+    ids = np.array(doc_ids)
+    chosen = {name: membership(sets, method["sets_of"], name, ids).nonzero()[0] for name in SETS}
+    rows = np.concatenate(list(chosen.values()))
+    if not len(rows):
+        raise InputError(f"the table of sets has no documents of the method {method['sets_of']}")
+    documents = {
+        "method": method["name"],
+        "sets_of": method["sets_of"],
+        "set": np.repeat(SETS, [len(members) for members in chosen.values()]),
+        "doc_id": ids[rows],
+    }
+    return pd.DataFrame(documents), rows
+
+
+def patch_method(
+    engine: "Engine",
+    method: dict[str, str],
+    conditions: "Sequence[Condition]",
+    token_ids: "np.ndarray",
+    rows: "np.ndarray",
+) -> tuple[dict[str, "np.ndarray"], dict[str, dict[str, float]]]:
+    """Walk one method under the conditions that the architecture has.
+
+    Returns:
+        Mean NLL [rows] by stream and condition, in nats, and the checks of the engine.
+    """
+    import numpy as np
+    from tqdm import tqdm
+
+    from lowbit.engine.patching import check_whole_conditions, condition_nll, groups
+    from lowbit.engine.walk import FULL
+
+    name, record = method["name"], Path(method["record"])
+    quantized, donor = engine.quantized(name, record), engine.donor(name, record, token_ids)
+    gates = engine.check([quantized], token_ids)
+    possible = [each for each in conditions if each.needs in (None, *engine.decoder.roles)]
+    total = len(rows) * len(groups(possible))
+    with tqdm(total=total, unit="document", desc=f"{name}, {len(possible)} conditions") as bar:
+        nll = condition_nll(engine, quantized, donor, possible, token_ids[rows], bar.update)
+    gates[name] |= {
+        "donor_shift": float(np.abs(nll[donor.name] - nll[FULL]).max()),
+        "whole_conditions": check_whole_conditions(nll, possible, donor.name, len(engine.decoder)),
+    }
+    return nll, gates
+
+
+def condition_table(
+    documents: "pd.DataFrame", condition: "Condition", nll: dict[str, "np.ndarray"], method: str
+) -> "pd.DataFrame":
+    """Rows of one condition: one per document, or per set where the model has no such role.
+
+    Args:
+        documents: method, sets_of, set, doc_id.
+        nll: [documents] by stream and condition.
+    """
+    from lowbit.engine.conditions import NONE
+    from lowbit.engine.walk import FULL
+
+    values = {
+        "kind": condition.kind,
+        "role": condition.role,
+        "layers": condition.layers,
+        "first_block": condition.first + 1,
+        "last_block": condition.last + 1,
+        "nll": nll.get(str(condition), float("nan")),
+        "nll_full": nll[FULL],
+        "nll_quantized": nll[method],
+        "note": "",
+    }
+    table = documents.assign(**values)
+    if str(condition) in nll:
+        return table
+    absent = {"kind": NONE, "doc_id": None, "note": f"this architecture has no {condition.needs}"}
+    return table.drop_duplicates("set").assign(
+        **absent, nll_full=float("nan"), nll_quantized=float("nan")
+    )
+
+
+if __name__ == "__main__":
+    run(main)
