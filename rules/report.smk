@@ -7,6 +7,10 @@ SUMMARY_TABLES = [
     "overlap.csv",
     "correlation_by_bits.csv",
     "residual_correlation.csv",
+    "prediction.csv",
+    "prediction_added.csv",
+    "long_tail.csv",
+    "token_concentration.csv",
 ]
 
 

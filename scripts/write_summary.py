@@ -41,6 +41,10 @@ def read_model(name: str, folder: Path, record: Path):
         overlap=pd.read_csv(folder / "overlap.csv"),
         by_bits=pd.read_csv(folder / "correlation_by_bits.csv"),
         residual_correlation=pd.read_csv(folder / "residual_correlation.csv"),
+        prediction=pd.read_csv(folder / "prediction.csv"),
+        prediction_added=pd.read_csv(folder / "prediction_added.csv"),
+        long_tail=pd.read_csv(folder / "long_tail.csv"),
+        token_concentration=pd.read_csv(folder / "token_concentration.csv"),
     )
 
 

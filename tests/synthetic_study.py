@@ -36,6 +36,7 @@ class SyntheticStudy:
     scores: Path
     tokens: Path
     residuals: Path
+    dimensions: Path
     documents: Path
     model: Path
     results: Path
@@ -91,7 +92,7 @@ def make_residuals(fragility: np.ndarray, seed: int = 1) -> pd.DataFrame:
     parts = []
     for layer in range(1, LAYERS + 1):
         tie = 0.03 * layer / LAYERS
-        noise = rng.normal(scale=0.02, size=(3, len(fragility)))
+        noise = rng.normal(scale=0.02, size=(5, len(fragility)))
         base = 10.0 * 1.6**layer
         parts.append(
             pd.DataFrame(
@@ -101,10 +102,26 @@ def make_residuals(fragility: np.ndarray, seed: int = 1) -> pd.DataFrame:
                     "r": base * (1 - tie * fragility + noise[0]),
                     "z": 1.2 * base * (1 - 0.7 * tie * fragility + noise[1]),
                     "h": 20.0 * (1 + tie * fragility + noise[2]),
+                    "r_kurtosis": 30.0 * (1 - tie * fragility + noise[3]),
+                    "h_kurtosis": 5.0 * (1 + noise[4]),
                 }
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def make_dimensions(width: int = 16) -> pd.DataFrame:
+    """Mean |r| per layer and dimension; the larger, the smaller the scale gamma."""
+    layer, dimension = np.indices((LAYERS, width)).reshape(2, -1)
+    magnitude = 1.0 + dimension
+    return pd.DataFrame(
+        {
+            "layer": layer + 1,
+            "dimension": dimension,
+            "magnitude": magnitude,
+            "gamma": 1 / magnitude,
+        }
+    )
 
 
 def write_study(
@@ -116,6 +133,7 @@ def write_study(
         scores=root / "scores.json",
         tokens=root / "tokens.parquet",
         residuals=root / "residuals.parquet",
+        dimensions=root / "dimensions.parquet",
         documents=root / "documents.parquet",
         model=root / "model.json",
         results=root / "results" / "demo",
@@ -132,6 +150,7 @@ def write_study(
     tokens = np.random.default_rng(2).integers(0, VOCABULARY, (n, length)).astype(np.int32)
     write_tokens(study.tokens, list(scores["full"]["doc_id"]), tokens)
     make_residuals(fragility).to_parquet(study.residuals, index=False)
+    make_dimensions().to_parquet(study.dimensions, index=False)
     write_documents(study.documents, list(scores["full"]["doc_id"]))
     record = {"source": "demo", "parameters": 8_100_000, "layers": LAYERS, "hidden_size": 256}
     study.model.write_text(json.dumps({**record, "vocabulary": VOCABULARY}))

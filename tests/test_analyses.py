@@ -35,15 +35,28 @@ def analyse(study: SyntheticStudy, methods: dict = METHODS, resamples: str = BOO
          "--overlap", table("overlap.csv")),
         ("correlate.py", "--errors", table("errors.parquet"), "--methods", method_json, *bootstrap,
          "--pairs", table("correlation.csv"), "--by-bits", table("correlation_by_bits.csv")),
-        ("analyze_residuals.py", "--residuals", study.residuals, "--errors",
-         table("errors.parquet"), "--sets", table("sets.parquet"), *bootstrap,
+        ("analyze_residuals.py", "--residuals", study.residuals, "--dimensions", study.dimensions,
+         "--errors", table("errors.parquet"), "--sets", table("sets.parquet"), *bootstrap,
          "--correlation", table("residual_correlation.csv"),
-         "--by-set", table("residual_sets.csv")),
+         "--by-set", table("residual_sets.csv"), "--outliers", table("outlier_dimensions.csv")),
+        ("predict.py", "--errors", table("errors.parquet"), "--sets", table("sets.parquet"),
+         "--residuals", study.residuals, "--tokens", study.tokens, "--model", study.model,
+         "--name", "demo", "--prediction", '{"folds": 2, "repeats": 1}', *bootstrap,
+         "--predictions", table("predictions.parquet"), "--table", table("prediction.csv"),
+         "--added", table("prediction_added.csv"), "--transfer", table("prediction_transfer.csv"),
+         "--partial", table("partial_correlation.csv"), "--markdown", table("prediction.md")),
+        ("analyze_long_tail.py", "--errors", table("errors.parquet"), *bootstrap,
+         "--output", table("long_tail.csv")),
+        ("analyze_tokens.py", "--scores", study.scores, "--tokens", study.tokens,
+         "--sets", table("sets.parquet"), *bootstrap,
+         "--concentration", table("token_concentration.csv"),
+         "--by-bin", table("token_errors.csv")),
         ("judge_claims.py", "--claims", "claims/inputs.yaml", "--models",
          json.dumps({"demo": {"source": "demo", "results": str(results),
                               "residuals": str(study.residuals)}}),
          "--document-settings", '{"source": "demo", "length": 512}', "--methods", method_json,
-         *bootstrap, "--csv", results.parent / "claims.csv",
+         "--tables", "predictions.parquet", *bootstrap,
+         "--csv", results.parent / "claims.csv",
          "--markdown", results.parent / "claims.md"),
         ("write_summary.py", "--study", "demo", "--models",
          json.dumps({"demo": {"results": str(results), "record": str(study.model)}}),
@@ -183,7 +196,8 @@ def test_one_quantizer_leaves_empty_means_and_an_honest_summary(tmp_path):
 def parallel_study(tmp_path_factory) -> SyntheticStudy:
     """A study of a model whose attention and MLP run in parallel: its residuals have no r."""
     written = write_study(tmp_path_factory.mktemp("parallel"), n=60)
-    pd.read_parquet(written.residuals).drop(columns="r").to_parquet(written.residuals, index=False)
+    residuals = pd.read_parquet(written.residuals).drop(columns=["r", "r_kurtosis"])
+    residuals.to_parquet(written.residuals, index=False)
     analyse(written)
     return written
 
@@ -191,7 +205,7 @@ def parallel_study(tmp_path_factory) -> SyntheticStudy:
 def test_a_model_without_r_is_analysed_and_judged_by_its_other_norms(parallel_study):
     for name in ("residual_correlation.csv", "residual_sets.csv"):
         table = pd.read_csv(parallel_study.results / name)
-        assert set(table["quantity"]) == {"z", "h"}
+        assert set(table["quantity"]) - {"h_kurtosis"} == {"z", "h"}
         assert np.isfinite(table[["low", "high"]]).all(axis=None)
     claims = pd.read_csv(parallel_study.results.parent / "claims.csv")
     verdicts = claims[claims["kind"] == "direction"].set_index("claim")["verdict"]
@@ -213,11 +227,13 @@ def test_the_summary_of_a_model_without_r_says_so(parallel_study):
 def test_the_figures_of_a_model_without_r_are_drawn(parallel_study, tmp_path):
     files = {
         option: [tmp_path / f"{option}.png", tmp_path / f"{option}.svg"]
-        for option in ("layers", "norms", "reversal")
+        for option in ("layers", "norms", "reversal", "density", "kurtosis")
     }
     error = run(
         "plot_residuals.py", "--correlation", parallel_study.results / "residual_correlation.csv",
-        "--by-set", parallel_study.results / "residual_sets.csv", "--methods", json.dumps(METHODS),
+        "--by-set", parallel_study.results / "residual_sets.csv",
+        "--residuals", parallel_study.residuals, "--sets", parallel_study.results / "sets.parquet",
+        "--methods", json.dumps(METHODS),
         *(part for option, paths in files.items() for part in (f"--{option}-figure", *paths)),
     )  # fmt: skip
     assert error == ""

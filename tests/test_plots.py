@@ -49,14 +49,15 @@ class Tables:
         self.sets = sets_table(list(scores["full"]["doc_id"]), sets)
         self.overlap = overlap_table(sets, n)
         self.pairs, _ = correlation_tables(self.errors, self.methods, BOOTSTRAP, 0)
-        residuals = make_residuals(fragility)
-        self.correlations = residual_correlations(residuals, self.errors, names, BOOTSTRAP, 0)
-        self.by_set = norms_by_set(residuals, self.errors, self.sets, names, BOOTSTRAP, 0)
+        self.residuals = make_residuals(fragility)
+        self.correlations = residual_correlations(self.residuals, self.errors, names, BOOTSTRAP, 0)
+        self.by_set = norms_by_set(self.residuals, self.errors, self.sets, names, BOOTSTRAP, 0)
 
     def write(self, folder: Path) -> None:
         """Write the tables as the scripts expect them."""
         self.errors.to_parquet(folder / "errors.parquet")
         self.sets.to_parquet(folder / "sets.parquet")
+        self.residuals.to_parquet(folder / "residuals.parquet")
         self.overlap.to_csv(folder / "overlap.csv", index=False)
         self.pairs.to_csv(folder / "correlation.csv", index=False)
         self.correlations.to_csv(folder / "residual_correlation.csv", index=False)
@@ -200,7 +201,7 @@ def test_methods_of_one_quantizer_and_bits_differ_in_line():
 
 
 def plot(folder: Path, output: Path, methods: dict, run=None) -> list[Path]:
-    """Run the three plotting scripts on a folder of tables; return the files."""
+    """Run the plotting scripts on a folder of tables; return the files."""
     method_json = json.dumps(methods)
 
     def files(name: str) -> list[str]:
@@ -215,9 +216,12 @@ def plot(folder: Path, output: Path, methods: dict, run=None) -> list[Path]:
          "--errors", folder / "errors.parquet", "--methods", method_json,
          "--heatmap-figure", *files("correlation"), "--scatter-figure", *files("scatter")],
         ["plot_residuals.py", "--correlation", folder / "residual_correlation.csv",
-         "--by-set", folder / "residual_sets.csv", "--methods", method_json,
+         "--by-set", folder / "residual_sets.csv", "--residuals", folder / "residuals.parquet",
+         "--sets", folder / "sets.parquet", "--methods", method_json,
          "--layers-figure", *files("residual_correlation"), "--norms-figure",
-         *files("residual_norms"), "--reversal-figure", *files("residual_reversal")],
+         *files("residual_norms"), "--reversal-figure", *files("residual_reversal"),
+         "--density-figure", *files("residual_density"), "--kurtosis-figure",
+         *files("residual_kurtosis")],
     ]  # fmt: skip
     for script, *options in calls:
         message = (run or in_process)(script, options)
@@ -243,7 +247,7 @@ def test_two_processes_write_the_same_bytes(tmp_path):
     Tables(methods, n=40).write(tmp_path)
     first = plot(tmp_path, tmp_path / "first", methods)
     second = plot(tmp_path, tmp_path / "second", methods, in_another_process)
-    assert len(first) == 14
+    assert len(first) == 18
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes(), one.name
         if one.suffix == ".svg":
@@ -253,7 +257,7 @@ def test_two_processes_write_the_same_bytes(tmp_path):
 def test_scripts_draw_a_study_of_one_method(tmp_path):
     methods = {"rtn2": METHODS["rtn2"]}
     Tables(methods, n=30).write(tmp_path)
-    assert len(plot(tmp_path, tmp_path / "figures", methods)) == 14
+    assert len(plot(tmp_path, tmp_path / "figures", methods)) == 18
 
 
 def test_missing_methods_are_an_error(tables, tmp_path):

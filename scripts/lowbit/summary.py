@@ -10,6 +10,10 @@ from scipy.stats import binom
 
 from lowbit.analysis.correlation import ALL
 from lowbit.analysis.error_sets import FULL
+from lowbit.analysis.long_tail import DIFFERENCE
+from lowbit.analysis.prediction_report import norm_verdict
+from lowbit.analysis.prediction_tables import NOT_MEASURED
+from lowbit.analysis.predictions import EVERYTHING
 from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     BootstrapSettings,
@@ -18,6 +22,7 @@ from lowbit.analysis.statistics import (
     summarise,
 )
 from lowbit.analysis.tables import (
+    MEAN_OF_METHODS,
     PARALLEL_RESIDUAL,
     Method,
     by_document,
@@ -30,6 +35,8 @@ from lowbit.markdown import number, number_with_interval, plain, table
 
 WORST_DOCUMENTS = 10
 EXCERPT_CHARACTERS = 90
+SHOWN_SHARE = 0.05
+"""Share of a document's tokens, the worst ones, that the answer is about."""
 
 STRENGTHS = ((0.3, "Weakly"), (0.6, "Partly"), (np.inf, "Yes"))
 """How to call a mean correlation below a bound, where its interval is above 0."""
@@ -42,6 +49,12 @@ FIGURES = {
     "residual_correlation": "residual norms and errors by layer",
     "residual_norms": "norms of D_large and D_ctrl",
     "residual_reversal": "the reversal",
+    "prediction": "prediction of held-out documents by features",
+    "prediction_transfer": "prediction from one method to another",
+    "long_tail": "errors and the full model's NLL",
+    "token_concentration": "share of the worst tokens",
+    "token_errors": "token errors by position, frequency and confidence",
+    "token_flips": "changed top tokens by the same",
 }
 """Files in a model's folder figures/, and what they show."""
 
@@ -66,6 +79,10 @@ class ModelSummary:
     overlap: pd.DataFrame
     by_bits: pd.DataFrame
     residual_correlation: pd.DataFrame
+    prediction: pd.DataFrame
+    prediction_added: pd.DataFrame
+    long_tail: pd.DataFrame
+    token_concentration: pd.DataFrame
 
 
 def summary_markdown(
@@ -108,7 +125,7 @@ def summary_markdown(
 def _answers(
     model: ModelSummary, methods: Sequence[Method], settings: BootstrapSettings, seed: int
 ) -> str:
-    """The three answers for one model."""
+    """The answers for one model."""
     n = model.errors["doc_id"].nunique()
     head = (
         f"**{model.name}** ({_description(model.record)}), {n} documents, {len(methods)} methods:"
@@ -117,6 +134,9 @@ def _answers(
         _agreement(model, methods),
         _breaking(model, methods, settings, seed),
         _prediction(model),
+        _held_out(model),
+        _long_tail(model),
+        _tokens(model),
     ]
     return head + "\n\n" + "\n".join(f"- {answer}" for answer in answers) + "\n"
 
@@ -201,6 +221,71 @@ def _prediction(model: ModelSummary) -> str:
         f"{question} A smaller norm goes with a larger error for {below} of {len(last)} "
         f"methods, with a smaller one for {above} (interval on one side of 0): r in the last "
         f"layer is {ends}; every method is in the table below."
+    )
+
+
+def _held_out(model: ModelSummary) -> str:
+    """Can the error be predicted, and does the norm help?"""
+    question = "*Can errors be predicted before quantizing?*"
+    rows = model.prediction[model.prediction["metric"] == "r2"]
+    mean = rows[rows["method"] == MEAN_OF_METHODS].set_index("features")
+    everything = mean.loc[EVERYTHING]
+    if pd.isna(everything["value"]):
+        reason = rows["note"].dropna().iloc[0].removeprefix(NOT_MEASURED)
+        return f"{question} Not measured: {reason}."
+    answer = _verdict(everything["low"], everything["high"], "In part", "No", "Not shown")
+    text, nll = (number(mean.loc[features, "value"]) for features in ("text", "nll"))
+    return (
+        f"{question} {answer}: on held-out documents norms, NLL, entropy and text together have "
+        f"an R2 of {number_with_interval(*everything[['value', 'low', 'high']])} (mean of "
+        f"methods), text alone {text}, NLL and entropy {nll}. Beyond NLL, entropy and text, the "
+        f"last layer's norm {norm_verdict(model.prediction_added)}. More in "
+        f"[prediction.md]({model.folder}/prediction.md)."
+    )
+
+
+def _long_tail(model: ModelSummary) -> str:
+    """Is it hard text that breaks?"""
+    gap = model.long_tail[model.long_tail["documents"] == DIFFERENCE]
+    gap = gap.sort_values("mean_error", kind="stable")
+    question = "*Is it hard text that breaks?*"
+    if gap["low"].isna().all():
+        return f"{question} Not measured: a tenth of the documents is too few."
+    more, less = (gap["low"] > 0).sum(), (gap["high"] < 0).sum()
+    answer = "It depends on the method"
+    if not (more and less):
+        counts = (more, "Yes"), (less, "No, rather easy text")
+        count, word = max(counts)
+        answer = word if 2 * count > len(gap) else "Not shown"
+    ends = " to ".join(
+        f"{number_with_interval(row.mean_error, row.low, row.high)} ({row.method})"
+        for row in gap.iloc[[0, -1]].itertuples()
+    )
+    return (
+        f"{question} {answer}: the tenth of the documents that the full model finds hardest has "
+        f"a larger mean error than the easiest tenth with {more} of {len(gap)} methods, a smaller "
+        f"one with {less} (interval on one side of 0). The difference is {ends} nats per token."
+    )
+
+
+def _tokens(model: ModelSummary) -> str:
+    """Do few tokens carry the error?"""
+    table = model.token_concentration
+    chosen = table[table["method"] == MEAN_OF_METHODS].set_index("set")
+    rows = chosen[np.isclose(chosen["top"], SHOWN_SHARE)]
+    question = "*Do a few tokens carry the error?*"
+    if rows["low"].isna().any():
+        return f"{question} Not measured: D_large or D_ctrl has too few documents."
+    percent = {
+        name: number_with_interval(*(100 * rows.loc[name, ["share", "low", "high"]]))
+        for name in ("large", "control")
+    }
+    gap = rows.loc[DIFFERENCE]
+    compared = _verdict(gap["low"], gap["high"], "more", "less", "no measurable difference")
+    return (
+        f"{question} In D_large the worst {100 * SHOWN_SHARE:g} % of a document's tokens carry "
+        f"{percent['large']} % of the sum of its positive token errors, in D_ctrl "
+        f"{percent['control']} % ({compared}; mean of methods)."
     )
 
 

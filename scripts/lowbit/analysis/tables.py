@@ -17,6 +17,9 @@ KURTOSES = ("r_kurtosis", "h_kurtosis")
 PARALLEL_RESIDUAL = "attention and MLP run in parallel"
 """Why an architecture has no r: there is no residual stream between the two."""
 
+MEAN_OF_METHODS = "mean of methods"
+"""Name of a table's rows over all methods; no method of a study can be called that."""
+
 
 @dataclass(frozen=True)
 class Method:

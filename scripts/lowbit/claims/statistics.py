@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from lowbit.analysis.error_sets import FULL
+from lowbit.analysis.prediction_metrics import partial_correlation_draws
 from lowbit.analysis.residual_analysis import RATIO, norm_error_draws, set_draws
 from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
@@ -27,6 +28,7 @@ from lowbit.analysis.tables import (
     membership,
     present_quantities,
 )
+from lowbit.claims.prediction_statistics import held_out_gain, held_out_metric
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic
 
 
@@ -125,6 +127,17 @@ def residual_correlation(results: ModelResults, names: Sequence[str], options: d
     """Mean over methods of r between the last layer's norm of `quantity` and e(x)."""
     place = _index(results, options["quantity"])
     draws = _norm_draws(results, names)[:, :, place, -1]
+    return results.measure(draws.mean(axis=1), names, _range_detail(draws[0], "methods"))
+
+
+def residual_correlation_given_nll(
+    results: ModelResults, names: Sequence[str], options: dict
+) -> Measurement:
+    """As `residual_correlation`, the full-precision NLL held fixed (partial correlation)."""
+    norm = results.norms[:, _index(results, options["quantity"]), -1]
+    nll = results.column("nll", [FULL])[:, 0]
+    errors = results.column("error", names)
+    draws = partial_correlation_draws(norm, errors, nll, results.counts)
     return results.measure(draws.mean(axis=1), names, _range_detail(draws[0], "methods"))
 
 
@@ -238,6 +251,7 @@ STATISTICS: dict[str, Statistic] = {
         overlap,
         overlap_above_chance,
         residual_correlation,
+        residual_correlation_given_nll,
         residual_depth_slope,
         residual_correlation_gap,
         set_norm_difference,
@@ -246,6 +260,8 @@ STATISTICS: dict[str, Statistic] = {
         long_tail_gap,
         hard_error,
         easy_large_error,
+        held_out_metric,
+        held_out_gain,
     )
 }
 """Every statistic that a claim may name."""

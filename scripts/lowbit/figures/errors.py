@@ -135,7 +135,7 @@ def _overlap_headline(different: pd.DataFrame) -> str:
     return f"Overlap of different quantizers' worst documents: {mean:.2f} on average"
 
 
-def _set_contrast(axes: "Axes") -> None:
+def set_contrast(axes: "Axes") -> None:
     """Write each cell's number in black or white, whichever has more contrast (WCAG 2.2)."""
     (mesh,) = axes.collections
     mesh.update_scalarmappable()
@@ -184,7 +184,7 @@ def triangle(
         ax=axes,
         **heatmap,
     )
-    _set_contrast(axes)
+    set_contrast(axes)
     bits = [method.bits for method in methods]
     for place in np.flatnonzero(np.diff(bits)):
         axes.plot([0, place + 1], [place, place], color="black", linewidth=1.2)
