@@ -39,6 +39,7 @@ def exit_curves(curves: pd.DataFrame) -> "Figure":
         for row, quantity in enumerate(quantities):
             mine = curves[(curves["method"] == method) & (curves["quantity"] == quantity)]
             _exit_panel(panels[row, column], mine)
+            plotting.set_logarithmic(panels[row, column])
         panels[0, column].set_title(method)
         panels[-1, column].set_xlabel("layer")
     for row, quantity in enumerate(quantities):
@@ -49,7 +50,7 @@ def exit_curves(curves: pd.DataFrame) -> "Figure":
         "Early exit: what each layer would predict, and where the quantized model departs",
         "Negative log-likelihood when the residual stream after attention (r) or after the MLP (z) "
         "goes straight to the final norm and head; means over D_large and D_ctrl with bootstrap "
-        "intervals.",
+        "intervals, on a logarithmic axis.",
     )
     return figure
 
