@@ -13,13 +13,25 @@ from copies import Copy
 
 # Rules that follow from new errors and from new scores.
 AFTER_ERRORS = {
+    "analyze_long_tail",
+    "analyze_patching",
     "analyze_residuals",
+    "analyze_tokens",
+    "analyze_trace",
     "correlate",
     "judge_claims",
+    "patch",
     "plot_correlation",
     "plot_errors",
+    "plot_long_tail",
+    "plot_patching",
+    "plot_prediction",
     "plot_residuals",
+    "plot_tokens",
+    "plot_trace",
+    "predict",
     "render_pages",
+    "trace_layers",
     "write_summary",
 }
 AFTER_SCORES = AFTER_ERRORS | {"compute_errors"}
