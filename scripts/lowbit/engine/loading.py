@@ -6,7 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from lowbit.engine.decoder import Decoder
@@ -14,6 +13,7 @@ from lowbit.engine.walk import BlockParameters, own_parameters
 from lowbit.errors import InputError
 from lowbit.files import read_json
 from lowbit.inputs.checkpoint import load_model
+from lowbit.inputs.tensor_file import TensorFile
 
 
 def pick_device(name: str) -> torch.device:
@@ -87,8 +87,8 @@ def _checkpoint_reader(
     state, prefix = model.state_dict(), model.base_model_prefix
     places = {}
     for path in _weight_files(directory):
-        file = safe_open(path, framework="pt", device=str(device))
-        for key in file.keys():  # noqa: SIM118 - not a dict
+        file = TensorFile(path)
+        for key in file.names:
             name, converter = rename_source_key(key, renamings, converters, prefix, state)
             if converter is None:
                 places[name] = file, key
@@ -100,7 +100,7 @@ def _checkpoint_reader(
                 f"that is {name} (transformers merges or splits some). Write engine.mode: resident."
             )
         file, key = places[name]
-        return file.get_tensor(key).to(dtype)
+        return file.read(key).to(device, dtype)
 
     return read
 
