@@ -29,7 +29,7 @@ MINIMUM_PER_FOLD = 10
 INNER_FOLDS = 3
 """Folds inside the training folds by which the logistic regression's penalty is chosen."""
 RIDGE_PENALTIES = np.logspace(-2, 6, 17)
-LOGISTIC_STRENGTHS = np.logspace(-3, 0, 4)
+LOGISTIC_STRENGTHS = np.logspace(-3, 0, 3)
 """Inverse strengths C of the logistic regression's penalty, for standardised features."""
 
 

@@ -30,7 +30,9 @@ Every document is predicted by a model that was fitted without it: {folds} folds
 regression for D_large against D_ctrl, both with a penalty chosen inside the training folds, on
 standardised features. The bigram model, too, is fitted on training folds only. R2: share of the
 squared error that is saved compared with the training documents' mean. Brackets: bootstrap
-intervals over documents, the fitted models being as they are.
+intervals over documents, the fitted models being as they are. Features that say nothing come out
+somewhat below chance: what the training folds have too much of, the held-out fold has too little
+of.
 """
 
 

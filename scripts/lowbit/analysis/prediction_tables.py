@@ -24,7 +24,13 @@ from lowbit.analysis.predictions import (
     Predictions,
     Targets,
 )
-from lowbit.analysis.statistics import estimate, pearson_draws, require_documents, spearman_draws
+from lowbit.analysis.statistics import (
+    Estimate,
+    estimate,
+    pearson_draws,
+    require_documents,
+    spearman_draws,
+)
 from lowbit.analysis.tables import MEAN_OF_METHODS
 
 NOT_MEASURED = "not measured: "
@@ -87,6 +93,12 @@ class Evaluation:
             }
         return found
 
+    def estimate(self, draws: np.ndarray) -> Estimate:
+        """Value and interval of draws [1 + R]; all nan where not measured."""
+        if np.isnan(draws[0]):
+            return Estimate(np.nan, np.nan, np.nan)
+        return estimate(draws, self.confidence)
+
     def size(self, method: str, target: str) -> int:
         """Documents that a value is of; of the mean, those of the smallest."""
         if method == MEAN_OF_METHODS:
@@ -117,7 +129,7 @@ class Evaluation:
 
 
 def _mean_of_measured(draws: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean over methods of draws [1 + R, sets]; a method without a value is left out."""
+    """Mean over methods of draws [1 + R, columns]; a method without a value is left out."""
     stacked = np.stack(draws)
     measured = ~np.isnan(stacked[:, :1])
     with np.errstate(invalid="ignore"):
@@ -133,7 +145,7 @@ def prediction_table(evaluation: Evaluation) -> pd.DataFrame:
             chance = evaluation.chance(method, metric)
             size = evaluation.size(method, target)
             for place, features in enumerate(FEATURE_SETS):
-                numbers = estimate(draws[:, place], evaluation.confidence)
+                numbers = evaluation.estimate(draws[:, place])
                 note = evaluation.note(method, target, features)
                 row = [method, target, features, metric, *numbers, chance, size, note]
                 rows.append(row)
@@ -149,7 +161,7 @@ def added_table(evaluation: Evaluation) -> pd.DataFrame:
             without = draws[:, places.index(BASELINE)]
             for added, features in ADDED.items():
                 both = draws[:, places.index(features)]
-                difference = estimate(both - without, evaluation.confidence)
+                difference = evaluation.estimate(both - without)
                 size = evaluation.size(method, target)
                 note = evaluation.note(method, target, features)
                 keys = [method, metric, added, without[0], both[0]]
@@ -188,7 +200,7 @@ def transfer_table(evaluation: Evaluation) -> pd.DataFrame:
                 ]
                 note = next((text for text in notes if text), "")
                 values = np.full(len(counts), np.nan) if note else draws[:, i, j]
-                numbers = estimate(values, evaluation.confidence)
+                numbers = evaluation.estimate(values)
                 size = evaluation.size(tested_on, target)
                 rows.append([fitted_on, tested_on, metric, *numbers, size, note])
     return pd.DataFrame(rows, columns=TRANSFER_COLUMNS)
@@ -205,12 +217,17 @@ def partial_table(
     """
     errors, counts = evaluation.targets.error, evaluation.counts
     require_documents(len(errors))
-    plain = pearson_draws(norm[:, None], errors, counts[:1])[0, 0]
-    partial = partial_correlation_draws(norm, errors, nll, counts)
-    draws = np.column_stack([partial, np.nanmean(partial, axis=1)])
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant error has no correlation
+        plain = _with_mean(pearson_draws(norm[:, None], errors, counts[:1])[:, 0])[0]
+        draws = _with_mean(partial_correlation_draws(norm, errors, nll, counts))
     names = [*evaluation.targets.methods, MEAN_OF_METHODS]
     rows = [
-        [name, quantity, r, *estimate(column, evaluation.confidence), len(errors)]
-        for name, r, column in zip(names, [*plain, np.nanmean(plain)], draws.T, strict=True)
+        [name, quantity, r, *evaluation.estimate(column), len(errors)]
+        for name, r, column in zip(names, plain, draws.T, strict=True)
     ]
     return pd.DataFrame(rows, columns=PARTIAL_COLUMNS)
+
+
+def _with_mean(draws: np.ndarray) -> np.ndarray:
+    """Draws [R, methods] with the mean of the measured methods as one more column."""
+    return np.column_stack([draws, _mean_of_measured(list(draws.T[..., None]))])

@@ -50,7 +50,7 @@ def prediction_by_features(
         added: rows of prediction_added.csv.
         quantity: which norm `norm` is.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(9.0, 4.4), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 4.4), sharey=True, layout="constrained")
     for axes, (metric, label) in zip(panels, PANELS.items(), strict=True):
         _feature_panel(axes, values[values["metric"] == metric], methods)
         axes.set_xlabel(label)
@@ -62,8 +62,9 @@ def prediction_by_features(
         figure,
         _headline(added, quantity),
         f"Prediction of held-out documents from these features ({values['n'].max()} documents). "
-        "Black: mean of methods with its bootstrap interval; small: single methods. Text: six "
-        "properties and a bigram model's surprise. Dashed: a useless prediction.",
+        "Text: six properties and a bigram model's surprise. Black: mean of methods with its "
+        "bootstrap interval; small: single methods. Dashed: a useless prediction; single methods "
+        "fall below it, too: what training folds have too much of, the held-out fold lacks.",
     )
     return figure
 
@@ -78,7 +79,7 @@ def _headline(added: pd.DataFrame, quantity: str) -> str:
         row = chosen.loc[metric]
         interval = number_with_interval(row["difference"], row["low"], row["high"])
         parts.append(f"{name} {interval or 'not measured'}")
-    return f"What norm({quantity}) adds to NLL, entropy and text: {', '.join(parts)}"
+    return f"What norm({quantity}) adds to NLL, entropy, text: {', '.join(parts)}"
 
 
 def _feature_panel(axes: "Axes", values: pd.DataFrame, methods: Sequence[Method]) -> None:

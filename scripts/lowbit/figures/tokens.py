@@ -59,6 +59,7 @@ def by_bin(table: pd.DataFrame, methods: Sequence[Method], value: str) -> "Figur
         panels[row, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     for axes, text in zip(panels[-1], BIN_LABELS.values(), strict=True):
         axes.set_xlabel(text)
+    figure.align_xlabels(panels[-1])
     plotting.title(figure, _headline(everything, value), _explanation(everything))
     return figure
 
@@ -86,14 +87,12 @@ def _lines(
 
 
 def _headline(rows: pd.DataFrame, value: str) -> str:
-    """Say which bins of confidence, and of frequency, have the largest value on average."""
-    means = rows.groupby(["by", "bin", "from"])[value].mean().reset_index()
-    worst = means.loc[means.groupby("by")[value].idxmax()].set_index("by")["bin"]
-    what = "errors are largest" if value == "mean_error" else "top tokens change most"
-    return (
-        f"Token {what} at a full-model confidence of {worst['confidence']} and for tokens that "
-        f"occur {worst['frequency']} times"
-    )
+    """Say at which confidence and frequency the value is largest, every method counting alike."""
+    relative = rows[value] / rows.groupby(["method", "by"])[value].transform("mean")
+    means = rows.assign(relative=relative).groupby(["by", "bin"], sort=False)["relative"].mean()
+    confidence, frequency = means["confidence"].idxmax(), means["frequency"].idxmax()
+    what = "Token errors are largest" if value == "mean_error" else "Top tokens change most"
+    return f"{what} at a confidence of {confidence}, and for tokens that occur {frequency} times"
 
 
 def _explanation(rows: pd.DataFrame) -> str:
