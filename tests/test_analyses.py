@@ -156,6 +156,83 @@ def test_summary_begins_with_the_answer(study):
     assert all(line.replace("\\|", "").count("|") == 9 for line in rows)
 
 
+def test_summary_says_what_prediction_tails_and_tokens_show(study):
+    text = (study.results.parent / "summary.md").read_text()
+    answer = text[: text.index("## ")]
+    values = pd.read_csv(study.results / "prediction.csv")
+    mean = values[(values["method"] == "mean of methods") & (values["metric"] == "r2")]
+    everything = mean.set_index("features")["value"]["all"]
+    assert (
+        "Can errors be predicted before quantizing?* In part: on held-out documents norms, NLL, "
+        f"entropy and text together have an R2 of {everything:.2f} [" in answer
+    )
+    assert "Beyond NLL, entropy and text, the last layer's norm adds to the R2 of e(x) (" in answer
+    assert "(demo/prediction.md)" in answer
+    assert "Is it hard text that breaks?* No, rather easy text: the tenth of the" in answer
+    shares = pd.read_csv(study.results / "token_concentration.csv")
+    mean = shares[(shares["method"] == "mean of methods") & (shares["top"] == 0.05)]
+    large = 100 * mean.set_index("set")["share"]["large"]
+    assert f"the worst 5 % of a document's tokens carry {large:.2f} [" in answer
+    assert "(no measurable difference; mean of methods)" in answer
+
+
+def test_claims_about_prediction_are_judged(study):
+    claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
+    names = ["residual_predicts_at_equal_nll", "residual_adds_to_prediction", "text_baseline"]
+    assert claims.loc[names, "verdict"].tolist() == ["reproduced", "reproduced", "differs"]
+    added = pd.read_csv(study.results / "prediction_added.csv").query("added == 'norm'")
+    few_bits = added[added["method"].str.endswith(("2", "3"))]
+    for claim, metric in (
+        ("residual_adds_to_prediction", "r2"),
+        ("residual_adds_to_sets", "auroc"),
+    ):
+        mean = few_bits.loc[few_bits["metric"] == metric, "difference"].mean()
+        assert claims.loc[claim, "measured"] == pytest.approx(mean)
+    assert claims.loc["residual_adds_to_prediction", "n"] == 200
+    assert claims.loc["residual_adds_to_sets", "n"] == 40
+
+
+FIGURES = {
+    "plot_prediction.py": ("prediction", "transfer"),
+    "plot_long_tail.py": ("",),
+    "plot_tokens.py": ("concentration", "errors", "flips"),
+}
+
+
+def draw(study: SyntheticStudy, folder: Path, methods: dict = METHODS) -> list[Path]:
+    """Draw the figures of prediction, long tail and tokens; return the files."""
+    table = study.results.joinpath
+    inputs = {
+        "plot_prediction.py": [
+            "--table", table("prediction.csv"), "--added", table("prediction_added.csv"),
+            "--transfer", table("prediction_transfer.csv"),
+            "--partial", table("partial_correlation.csv"),
+        ],
+        "plot_long_tail.py": [
+            "--table", table("long_tail.csv"), "--errors", table("errors.parquet"),
+        ],
+        "plot_tokens.py": [
+            "--concentration", table("token_concentration.csv"),
+            "--by-bin", table("token_errors.csv"),
+        ],
+    }  # fmt: skip
+    for script, names in FIGURES.items():
+        options = []
+        for name in names:
+            stem = f"{script}_{name}"
+            options += [f"--{name}-figure" if name else "--figure"]
+            options += [folder / f"{stem}.png", folder / f"{stem}.svg"]
+        message = run(script, *inputs[script], "--methods", json.dumps(methods), *options)
+        assert message == "", f"{script}: {message}"
+    return sorted(folder.iterdir())
+
+
+def test_figures_of_prediction_tails_and_tokens_are_drawn_alike_every_time(study, tmp_path):
+    first, second = (draw(study, tmp_path / name) for name in ("first", "second"))
+    assert len(first) == 12
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
 def test_the_summarys_overlap_is_that_of_the_claim(study):
     """Both leave out pairs of one quantizer, which would make the mean larger."""
     text = (study.results.parent / "summary.md").read_text()
@@ -186,6 +263,7 @@ def test_one_quantizer_leaves_empty_means_and_an_honest_summary(tmp_path):
     analyse(study, methods)
     assert pd.read_csv(study.results / "correlation_by_bits.csv").empty
     claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
+    assert len(draw(study, tmp_path / "figures", methods)) == 12
     verdict = claims.loc["every_pair_correlates", "verdict"]
     assert verdict == "not run (no two methods from different quantizers in this study)"
     text = (study.results.parent / "summary.md").read_text()
@@ -215,6 +293,10 @@ def test_a_model_without_r_is_analysed_and_judged_by_its_other_norms(parallel_st
         assert verdicts[claim] == reason
     assert verdicts["block_output_predicts_error"] == "reproduced"
     assert verdicts["reversal"] in ("reproduced", "differs")
+    assert verdicts["residual_predicts_at_equal_nll"] == reason
+    assert verdicts["residual_adds_to_sets"].startswith("not run (6 documents in D_large and 6 in")
+    partial = pd.read_csv(parallel_study.results / "partial_correlation.csv")
+    assert set(partial["quantity"]) == {"z"}
 
 
 def test_the_summary_of_a_model_without_r_says_so(parallel_study):
@@ -250,6 +332,15 @@ def test_tiny_studies_run(tmp_path):
     overlap = pd.read_csv(study.results / "overlap.csv")
     assert overlap["jaccard"].between(0, 1).all()
     assert np.isfinite(pd.read_csv(study.results / "residual_sets.csv")["low"]).all()
+    assert pd.read_csv(study.results / "prediction.csv")["value"].isna().all()
+    text = (study.results.parent / "summary.md").read_text()
+    for question, reason in (
+        ("Can errors be predicted before quantizing?", "10 documents in 2 folds, each fold needs"),
+        ("Is it hard text that breaks?", "a tenth of the documents is too few"),
+        ("Do a few tokens carry the error?", "D_large or D_ctrl has too few documents"),
+    ):
+        assert f"*{question}* Not measured: {reason}" in text
+    assert len(draw(study, tmp_path / "figures", methods)) == 12
 
 
 @pytest.mark.parametrize(

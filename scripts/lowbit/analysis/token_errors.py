@@ -205,16 +205,16 @@ def token_rows(
     for bins in every_bins:
         sizes, errors, flipped = bins.sums(), bins.sums(token_errors), bins.sums(flips)
         for name, member in sets.items():
-            drawn = counts[:, member]
+            filled = np.flatnonzero(sizes[member].sum(axis=0))
+            drawn, inside = counts[:, member], np.ix_(member, filled)
+            total = drawn @ sizes[inside]
             with np.errstate(invalid="ignore"):
-                total = drawn @ sizes[member]
-                error = summarise(drawn @ errors[member] / total, confidence)
-                flip = summarise(drawn @ flipped[member] / total, confidence)
-            for place in np.flatnonzero(total[0]):
+                error = summarise(drawn @ errors[inside] / total, confidence)
+                flip = summarise(drawn @ flipped[inside] / total, confidence)
+            for column, place in enumerate(filled):
                 low, high = bins.lowest[place], bins.highest[place]
-                keys = [method, name, bins.by, bins.label(low, high), low, high, total[0, place]]
-                numbers = [column[place] for column in (*error, *flip)]
-                rows.append([*keys, *numbers])
+                keys = [method, name, bins.by, bins.label(low, high), low, high, total[0, column]]
+                rows.append([*keys, *(numbers[column] for numbers in (*error, *flip))])
     return rows
 
 
