@@ -171,8 +171,8 @@ def test_summary_says_what_prediction_tails_and_tokens_show(study):
     assert "Is it hard text that breaks?* No, rather easy text: the tenth of the" in answer
     shares = pd.read_csv(study.results / "token_concentration.csv")
     mean = shares[(shares["method"] == "mean of methods") & (shares["top"] == 0.05)]
-    large = 100 * mean.set_index("set")["share"]["large"]
-    assert f"the worst 5 % of a document's tokens carry {large:.2f} [" in answer
+    large = mean.set_index("set")["share"]["large"]
+    assert f"the worst 5 % of a document's tokens carry a share of {large:.2f} [" in answer
     assert "(no measurable difference; mean of methods)" in answer
 
 

@@ -276,16 +276,16 @@ def _tokens(model: ModelSummary) -> str:
     question = "*Do a few tokens carry the error?*"
     if rows["low"].isna().any():
         return f"{question} Not measured: D_large or D_ctrl has too few documents."
-    percent = {
-        name: number_with_interval(*(100 * rows.loc[name, ["share", "low", "high"]]))
+    share = {
+        name: number_with_interval(*rows.loc[name, ["share", "low", "high"]])
         for name in ("large", "control")
     }
     gap = rows.loc[DIFFERENCE]
     compared = _verdict(gap["low"], gap["high"], "more", "less", "no measurable difference")
     return (
-        f"{question} In D_large the worst {100 * SHOWN_SHARE:g} % of a document's tokens carry "
-        f"{percent['large']} % of the sum of its positive token errors, in D_ctrl "
-        f"{percent['control']} % ({compared}; mean of methods)."
+        f"{question} In D_large the worst {100 * SHOWN_SHARE:g} % of a document's tokens carry a "
+        f"share of {share['large']} of the sum of its positive token errors, in D_ctrl "
+        f"{share['control']} ({compared}; mean of methods)."
     )
 
 
