@@ -1,0 +1,282 @@
+"""What the interventions support, in words that are never stronger than the intervals."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lowbit.analysis.interventions import GAMMA, GAP, SCALE, SHAM_OF, SWAP
+from lowbit.markdown import number, number_with_interval, table
+
+PAIRS = ((0.71, 1.41), (0.5, 2.0))
+"""Factors that shrink and enlarge r, the milder pair first."""
+MAIN_LAYERS, MAIN_PAIR = "upper half", PAIRS[0]
+"""Where the paper finds the norms apart, and the milder pair: what the conclusion is about."""
+
+SUPPORTED = "supported"
+STRAINED = "supported, but the full model changes more"
+DISTURBED = "any disturbance does it"
+PARTLY = "one direction only"
+AGAINST = "the opposite"
+NOT_SHOWN = "not shown"
+MOVES = (SUPPORTED, STRAINED)
+"""Verdicts by which errors move as they would if the norm were a cause."""
+
+HEAD = """\
+# Does a small residual norm make inputs break? {model}
+
+{conclusion}
+
+The inputs paper finds that documents with a small norm(r) have large errors (claim 2) and changes
+nothing. Here the norm is changed, the direction of r kept, in the full-precision and the quantized
+model alike: by the same factor for each document and layer, the one that gives the full-precision
+model the norm that is meant. Then the error e = NLL(quantized) - NLL(full precision) is measured
+again. Numbers are changes in nats per token, of e less those of a sham, which scales only what the
+norm before the MLP reads and is taken out again there. Brackets: {confidence:g} % bootstrap
+intervals over documents, not corrected for the number of comparisons. Every row:
+`interventions.csv`.
+"""
+SCALING = f"""\
+## Scaling r
+
+If the norm is a cause, shrinking r raises e in D_ctrl, enlarging it lowers e in D_large, and in
+each set the two factors differ so. *{SUPPORTED}*: all of that holds with whole intervals.
+*{STRAINED}*: so it does, but NLL of the full-precision model changes by more than e, so this is
+what the norm does in a model pushed away from its own states. *{DISTURBED}*: the first two hold,
+but shrinking and enlarging do not differ so in both sets: D_large was chosen for its errors, which
+any disturbance brings nearer to the mean. *{PARTLY}*: one of the two holds. *{AGAINST}*: whole
+intervals on the other sides.
+"""
+SWAPPING = """\
+## Swapping norms
+
+Each document of D_large is paired with one of D_ctrl of nearly the same full-precision NLL, and in
+the upper half each gets the norms of its partner: differences of norm as they are by nature. The
+gap is the mean error of D_large less that of D_ctrl; if the norm is the cause, it closes.
+"""
+RAISING = """\
+## Raising small gamma
+
+The 5 % smallest |gamma| of the norm before the MLP are raised to the median, in both models: the
+paper finds that the largest dimensions of r meet them. Without a sham.
+"""
+
+
+class Judged(NamedTuple):
+    """One method, set of layers and pair of factors."""
+
+    shrunk: pd.Series
+    """Row of D_ctrl with r shrunk."""
+    enlarged: pd.Series
+    """Row of D_large with r enlarged."""
+    verdict: str
+
+
+def judge(shrunk: pd.Series, enlarged: pd.Series) -> str:
+    """Say what one pair of rows of interventions.csv supports.
+
+    Args:
+        shrunk: of D_ctrl with r shrunk.
+        enlarged: of D_large with r enlarged.
+    """
+    (_, shrunk_low, shrunk_high), (_, enlarged_low, enlarged_high) = map(beyond, (shrunk, enlarged))
+    raised, lowered = shrunk_low > 0, enlarged_high < 0
+    if shrunk_high < 0 and enlarged_low > 0:
+        return AGAINST
+    if not (raised and lowered):
+        return PARTLY if raised or lowered else NOT_SHOWN
+    if not (shrunk["against_inverse_low"] > 0 and enlarged["against_inverse_high"] < 0):
+        return DISTURBED
+    rows = (shrunk, enlarged)
+    strained = any(abs(row["nll_full_change"]) > abs(row["difference"]) for row in rows)
+    return STRAINED if strained else SUPPORTED
+
+
+def judge_all(interventions: pd.DataFrame) -> list[Judged]:
+    """Judge every method, set of layers and pair of factors, in the table's order."""
+    scaled = interventions[(interventions["condition"] == SCALE) & (interventions["n"] > 0)]
+    judged = []
+    for _, rows in scaled.groupby(["method", "layers"], sort=False):
+        for low, high in PAIRS:
+            shrunk = rows[(rows["set"] == "control") & (rows["factor"] == low)].iloc[0]
+            enlarged = rows[(rows["set"] == "large") & (rows["factor"] == high)].iloc[0]
+            judged.append(Judged(shrunk, enlarged, judge(shrunk, enlarged)))
+    return judged
+
+
+def beyond(row: pd.Series) -> tuple[float, float, float]:
+    """Change of e with its interval, less the sham's where there is a sham."""
+    names = ("beyond_sham", "beyond_sham_low", "beyond_sham_high")
+    if np.isnan(row["beyond_sham"]):
+        names = ("difference", "low", "high")
+    value, low, high = (float(row[name]) for name in names)
+    return value, low, high
+
+
+def conclusion(interventions: pd.DataFrame) -> str:
+    """Say in a few sentences what the milder scaling of the upper half, and swapping, support."""
+    main = [
+        each
+        for each in judge_all(interventions)
+        if each.shrunk["layers"] == MAIN_LAYERS and each.shrunk["factor"] == MAIN_PAIR[0]
+    ]
+    if not main:
+        return "Not measured: this architecture has no residual stream between attention and MLP."
+    gaps = [row for _, row in _rows(interventions, SWAP, GAP).iterrows()]
+    closed = [row for row in gaps if beyond(row)[2] < 0]
+    return " ".join(
+        [_last_word(main, len(closed)), _scaling_words(main), _swap_words(gaps, closed)]
+    )
+
+
+def _last_word(main: Sequence[Judged], closed: int) -> str:
+    """The verdict; every method counts."""
+    verdicts = Counter(each.verdict for each in main)
+    moved = sum(verdicts[name] for name in MOVES)
+    if verdicts[AGAINST] == len(main):
+        return "The evidence speaks against a small norm as what makes inputs break."
+    if moved < len(main):
+        return "That a small norm makes inputs break is not shown."
+    if closed < len(main):
+        return (
+            "Norms can move errors, but it is not shown that the norms that documents have by "
+            "nature are why they break."
+        )
+    if verdicts[STRAINED]:
+        return (
+            "Errors move as they would if a small norm made inputs break, though scaling changes "
+            "the full-precision model by more than the errors."
+        )
+    return "The evidence supports that a small norm makes inputs break."
+
+
+def _scaling_words(main: Sequence[Judged]) -> str:
+    """How many methods' errors move with the norm, and by how much."""
+    low, high = MAIN_PAIR
+    verdicts = Counter(each.verdict for each in main)
+    moved = sum(verdicts[name] for name in MOVES)
+    return (
+        f"With norm(r) times {low:g} in the {MAIN_LAYERS} of the layers e of D_ctrl changes by "
+        f"{_range([beyond(each.shrunk)[0] for each in main])}, with it times {high:g} e of D_large "
+        f"by {_range([beyond(each.enlarged)[0] for each in main])} nats per token. Both go as they "
+        f"would if the norm were the cause, also against the inverse factor, for {moved} of "
+        f"{len(main)} methods; for {verdicts[STRAINED]} of these the full-precision model's NLL "
+        "changes by more than e."
+    )
+
+
+def _swap_words(gaps: Sequence[pd.Series], closed: Sequence[pd.Series]) -> str:
+    """How much of the gap closes when norms are swapped."""
+    if not gaps:
+        return "Norms were not swapped."
+    shares = [-100 * beyond(row)[0] / row["error_unedited"] for row in gaps]
+    ends = "" if len(shares) == 1 else f"{min(shares):.1f} to "
+    return (
+        f"Norms swapped between documents of equal full-precision NLL close {ends}"
+        f"{max(shares):.1f} % of the gap in e between D_large and D_ctrl; the interval is above 0 "
+        f"for {len(closed)} of {len(gaps)} methods."
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    """'+0.017 to +0.044', or the one value."""
+    low, high = f"{min(values):+.3f}", f"{max(values):+.3f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def intervention_markdown(interventions: pd.DataFrame, model: str, confidence: float) -> str:
+    """Write interventions.md.
+
+    Args:
+        interventions: rows of interventions.csv.
+    """
+    head = HEAD.format(
+        model=model, conclusion=conclusion(interventions), confidence=100 * confidence
+    )
+    parts = [head]
+    judged = judge_all(interventions)
+    if judged:
+        parts += [SCALING, _scale_table(judged), _sham_words(interventions)]
+    if not _rows(interventions, SWAP, GAP).empty:
+        parts += [SWAPPING, _swap_table(interventions)]
+    if not _rows(interventions, GAMMA, "large").empty:
+        parts += [RAISING, _gamma_table(interventions)]
+    dropped = interventions[interventions["n"] == 0]
+    if not dropped.empty:
+        lines = [f"- {row.condition}, {row.method}: {row.note}" for row in dropped.itertuples()]
+        parts.append("## Left out\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _rows(interventions: pd.DataFrame, condition: str, name: str) -> pd.DataFrame:
+    return interventions[(interventions["condition"] == condition) & (interventions["set"] == name)]
+
+
+def _scale_table(judged: Sequence[Judged]) -> str:
+    header = [
+        "method",
+        "layers",
+        "norm(r) times",
+        "e of D_ctrl, r shrunk",
+        "NLL of the full model",
+        "e of D_large, r enlarged",
+        "NLL of the full model ",
+        "verdict",
+    ]
+    rows = [
+        [
+            each.shrunk["method"],
+            each.shrunk["layers"],
+            f"{each.shrunk['factor']:g}, {each.enlarged['factor']:g}",
+            number_with_interval(*beyond(each.shrunk)),
+            number(each.shrunk["nll_full_change"]),
+            number_with_interval(*beyond(each.enlarged)),
+            number(each.enlarged["nll_full_change"]),
+            each.verdict,
+        ]
+        for each in judged
+    ]
+    return table(header, rows)
+
+
+def _sham_words(interventions: pd.DataFrame) -> str:
+    """The largest change of a mean error by the sham."""
+    sham = interventions[interventions["condition"].isin(SHAM_OF.values())]
+    sham = sham[sham["n"] > 0]
+    if sham.empty:
+        return "There is no sham: this architecture has no norm between r and the MLP.\n"
+    return f"The sham alone changes e by {sham['difference'].abs().max():.1g} at most.\n"
+
+
+def _swap_table(interventions: pd.DataFrame) -> str:
+    rows = []
+    for method, mine in interventions[interventions["condition"] == SWAP].groupby(
+        "method", sort=False
+    ):
+        at = mine.set_index("set")
+        gap = at.loc[GAP]
+        numbers = [number_with_interval(*beyond(at.loc[n])) for n in ("large", "control", GAP)]
+        share = f"{-100 * beyond(gap)[0] / gap['error_unedited']:.1f} %"
+        pairs = str(at.loc["large", "n"])
+        rows.append(
+            [method, pairs, number(gap["error_unedited"]), *numbers, share, at.loc["large", "note"]]
+        )
+    header = ["method", "pairs", "gap", "e of D_large", "e of D_ctrl", "gap ", "closed"]
+    return table([*header, "D_large"], rows)
+
+
+def _gamma_table(interventions: pd.DataFrame) -> str:
+    header = ["method", "layers"]
+    header += ["e of D_large", "NLL of the full model", "e of D_ctrl", "NLL of the full model "]
+    rows = []
+    for (method, layers), mine in interventions[interventions["condition"] == GAMMA].groupby(
+        ["method", "layers"], sort=False
+    ):
+        cells = [method, layers]
+        for name in ("large", "control"):
+            row = mine[mine["set"] == name].iloc[0]
+            cells += [number_with_interval(*beyond(row)), number(row["nll_full_change"])]
+        rows.append(cells)
+    return table(header, rows)
