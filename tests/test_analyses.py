@@ -227,10 +227,10 @@ def draw(study: SyntheticStudy, folder: Path, methods: dict = METHODS) -> list[P
     return sorted(folder.iterdir())
 
 
-def test_figures_of_prediction_tails_and_tokens_are_drawn_alike_every_time(study, tmp_path):
-    first, second = (draw(study, tmp_path / name) for name in ("first", "second"))
-    assert len(first) == 12
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+def test_figures_of_prediction_tails_and_tokens_are_drawn(study, tmp_path):
+    files = draw(study, tmp_path)
+    assert len(files) == 12
+    assert all(path.stat().st_size > 5000 for path in files)
 
 
 def test_the_summarys_overlap_is_that_of_the_claim(study):
@@ -263,7 +263,8 @@ def test_one_quantizer_leaves_empty_means_and_an_honest_summary(tmp_path):
     analyse(study, methods)
     assert pd.read_csv(study.results / "correlation_by_bits.csv").empty
     claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
-    assert len(draw(study, tmp_path / "figures", methods)) == 12
+    first, second = (draw(study, tmp_path / name, methods) for name in ("first", "second"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     verdict = claims.loc["every_pair_correlates", "verdict"]
     assert verdict == "not run (no two methods from different quantizers in this study)"
     text = (study.results.parent / "summary.md").read_text()
