@@ -26,6 +26,7 @@ include: "rules/trace.smk"
 include: "rules/predict.smk"
 include: "rules/long_tail.smk"
 include: "rules/token_errors.smk"
+include: "rules/patch.smk"
 include: "rules/claims.smk"
 include: "rules/report.smk"
 

@@ -1,7 +1,5 @@
 """The papers' claims, judged against what was measured."""
 
-CLAIMS = sorted(Path("claims").glob("*.yaml"))
-
 
 rule judge_claims:
     input:

@@ -35,8 +35,14 @@ THREADS = STUDY.engine.threads
 MODEL_RESULTS = []
 """What every rule adds to a model's results: its reported tables and figures, below `TABLES`."""
 
+CLAIMS = sorted(Path("claims").glob("*.yaml"))
+"""Files with the papers' claims."""
+
 CLAIM_TABLES = []
 """Tables of a model's results (below `TABLES`) that claims are judged by, from optional stages."""
+
+ANSWER_TABLES = []
+"""The same that the summary tells of."""
 
 
 wildcard_constraints:

@@ -19,7 +19,7 @@ rule write_summary:
         claims=f"{STUDY_FOLDER}/claims.csv",
         documents=PATHS.shared("documents"),
         records=[PATHS.shared("model", model=model) for model in STUDY.models],
-        tables=expand(f"{TABLES}/{{table}}", table=SUMMARY_TABLES, model=STUDY.models),
+        tables=expand(f"{TABLES}/{{table}}", table=[*SUMMARY_TABLES, *ANSWER_TABLES], model=STUDY.models),
     output:
         f"{STUDY_FOLDER}/summary.md",
     log:
@@ -29,6 +29,7 @@ rule write_summary:
     params:
         code=code("write_summary.py", "analysis"),
         study=f"--study {STUDY.study}",
+        tables=" ".join(ANSWER_TABLES),
         models=as_json(
             {
                 model: {
@@ -48,6 +49,7 @@ rule write_summary:
     shell:
         "python scripts/write_summary.py {params.study} --models {params.models:q} "
         "--methods {params.methods:q} --documents {input.documents} --claims {input.claims} "
+        "--tables {params.tables} "
         "--settings {params.settings:q} {params.seed} --output {output} 2>&1 | tee {log}"
 
 

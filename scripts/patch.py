@@ -81,23 +81,14 @@ def choose_documents(
     Raises:
         InputError: the table of sets has none of this method.
     """
-    import numpy as np
-    import pandas as pd
-
-    from lowbit.analysis.tables import membership
-
-    ids = np.array(doc_ids)
-    chosen = {name: membership(sets, method["sets_of"], name, ids).nonzero()[0] for name in SETS}
-    rows = np.concatenate(list(chosen.values()))
-    if not len(rows):
+    chosen = sets[(sets["method"] == method["sets_of"]) & sets["set"].isin(SETS)]
+    if chosen.empty:
         raise InputError(f"the table of sets has no documents of the method {method['sets_of']}")
-    documents = {
-        "method": method["name"],
-        "sets_of": method["sets_of"],
-        "set": np.repeat(SETS, [len(members) for members in chosen.values()]),
-        "doc_id": ids[rows],
-    }
-    return pd.DataFrame(documents), rows
+    places = {doc_id: place for place, doc_id in enumerate(doc_ids)}
+    chosen = chosen.assign(
+        row=chosen["doc_id"].map(places), sets_of=method["sets_of"], method=method["name"]
+    ).sort_values(["set", "row"], ascending=[False, True], ignore_index=True)  # D_large first
+    return chosen[["method", "sets_of", "set", "doc_id"]], chosen["row"].to_numpy()
 
 
 def patch_method(
@@ -115,20 +106,17 @@ def patch_method(
     import numpy as np
     from tqdm import tqdm
 
-    from lowbit.engine.patching import check_whole_conditions, condition_nll, groups
+    from lowbit.engine.patching import condition_nll, groups
     from lowbit.engine.walk import FULL
 
     name, record = method["name"], Path(method["record"])
     quantized, donor = engine.quantized(name, record), engine.donor(name, record, token_ids)
     gates = engine.check([quantized], token_ids)
     possible = [each for each in conditions if each.needs in (None, *engine.decoder.roles)]
-    total = len(rows) * len(groups(possible))
+    total = len(rows) * len(groups(possible, len(engine.decoder)))
     with tqdm(total=total, unit="document", desc=f"{name}, {len(possible)} conditions") as bar:
         nll = condition_nll(engine, quantized, donor, possible, token_ids[rows], bar.update)
-    gates[name] |= {
-        "donor_shift": float(np.abs(nll[donor.name] - nll[FULL]).max()),
-        "whole_conditions": check_whole_conditions(nll, possible, donor.name, len(engine.decoder)),
-    }
+    gates[name]["donor_shift"] = float(np.abs(nll[donor.name] - nll[FULL]).max())
     return nll, gates
 
 

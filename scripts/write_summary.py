@@ -18,17 +18,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--methods", required=True, help="the config's methods: as JSON")
     parser.add_argument("--documents", type=Path, required=True, help="documents.parquet")
     parser.add_argument("--claims", type=Path, required=True, help="claims.csv")
+    parser.add_argument(
+        "--tables",
+        nargs="*",
+        default=[],
+        help="tables of optional stages, in each results directory",
+    )
     parser.add_argument("--settings", required=True, help="the config's bootstrap: as JSON")
     parser.add_argument("--seed", type=int, required=True, help="seed of the resamples")
     parser.add_argument("--output", type=Path, required=True, help="output: summary (Markdown)")
     return parser.parse_args()
 
 
-def read_model(name: str, folder: Path, record: Path):
+def read_model(name: str, folder: Path, record: Path, tables: list[str]):
     """Read the tables of one model."""
     import pandas as pd
 
-    from lowbit.files import read_json
+    from lowbit.files import read_json, read_table
     from lowbit.summary import ModelSummary
 
     return ModelSummary(
@@ -45,6 +51,7 @@ def read_model(name: str, folder: Path, record: Path):
         prediction_added=pd.read_csv(folder / "prediction_added.csv"),
         long_tail=pd.read_csv(folder / "long_tail.csv"),
         token_concentration=pd.read_csv(folder / "token_concentration.csv"),
+        tables={Path(table).stem: read_table(folder / table) for table in tables},
     )
 
 
@@ -63,7 +70,7 @@ def main() -> None:
     text = summary_markdown(
         arguments.study,
         [
-            read_model(name, Path(entry["results"]), Path(entry["record"]))
+            read_model(name, Path(entry["results"]), Path(entry["record"]), arguments.tables)
             for name, entry in models.items()
         ],
         methods_from_config(parse_json(arguments.methods, "--methods")),

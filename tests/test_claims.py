@@ -98,9 +98,11 @@ def test_the_papers_claims_are_complete():
     assert (min(values), max(values)) == (0.52, 0.98)
     assert sum(map(len, figures["residual_predicts_error"].values.values())) == 11
     assert sum(map(len, figures["perplexity_fineweb"].values.values())) == 27
-    built = [claim.id for claim in paper.claims if claim.statistic]
-    assert set(STATISTICS) == {claim.statistic for claim in paper.claims if claim.statistic}
-    assert "amplification" not in built
+    used = {
+        name for claim in paper.claims for name in (claim.statistic, claim.statistic_of_figures)
+    }
+    assert set(STATISTICS) == used - {""}
+    assert not next(claim for claim in paper.claims if claim.id == "topics").statistic
 
 
 def test_the_papers_means_by_bits_follow_from_its_pairs():
@@ -230,7 +232,10 @@ def test_known_effects_are_reproduced_on_the_synthetic_study():
         "easy_documents_break",
     ]
     assert set(directions.loc[known, "verdict"]) == {"reproduced"}
-    assert directions.loc["amplification", "verdict"] == "not run (no stage yet)"
+    assert directions.loc["topics", "verdict"] == "not run (no stage yet)"
+    assert (
+        directions.loc["gates_recover", "verdict"] == "not run (this study has no table patching)"
+    )
     assert directions.loc["long_tail", "verdict"].startswith("not run (no document of D_large")
     row = directions.loc["residual_predicts_error"]
     assert row["methods"] == "rtn2 rtn3 nf2 nf3 hqq2 hqq3"  # 3 bits or fewer
@@ -281,6 +286,18 @@ def test_figures_bind_on_the_papers_model_method_and_text(tmp_path):
     assert row.verdict == (
         "not run (no method like NF3 in this study: quantizer nf, bits 3, group_size 64)"
     )
+
+
+def test_figures_may_be_of_another_statistic_than_the_direction(tmp_path):
+    figures = {"tolerance": 0.05, "statistic": "perplexity", "values": {"qwen": {"NF3": 9.5}}}
+    paper = read_paper(write(tmp_path, changed(figures=figures)), STATISTICS)
+    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="fineweb"))
+    direction, figure = claims.itertuples()
+    assert (direction.statistic, figure.statistic) == ("residual_correlation", "perplexity")
+    assert figure.measured == pytest.approx(STATISTICS["perplexity"](results(), ["nf3"], {}).value)
+    figures["statistic"] = "no_such"
+    with pytest.raises(InputError, match="claim 'predicts': statistic 'no_such' is not one of"):
+        read_paper(write(tmp_path, changed(figures=figures)), STATISTICS)
 
 
 def test_claims_about_few_bits_are_not_run_without_such_methods(tmp_path):

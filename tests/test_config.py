@@ -268,6 +268,10 @@ MISTAKES = {
         "errors: {large_fraction: 0.001}",
         ["errors large_fraction: 0.001 of documents.n: 300", "write documents.n: 1000 or more"],
     ),
+    "a set to patch that is of no method": (
+        "mechanisms: {patch_sets_of: awq9}",
+        ["mechanisms patch_sets_of is 'awq9', which is no method of this study; write one"],
+    ),
     "a key twice": ("seed: 1\nseed: 2", ["study.yaml:2: seed stands twice"]),
     "no mapping": ("- 1", ["study.yaml must be a mapping"]),
     "no YAML": ("a: [1", ["study.yaml is not valid YAML"]),

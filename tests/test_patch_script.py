@@ -32,6 +32,7 @@ from lowbit.engine.conditions import (
 )
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.roles import decoder_blocks
+from lowbit.engine.walk import Stream, own_parameters
 from lowbit.errors import GateError, InputError
 from lowbit.files import read_json, sha256, write_json
 from lowbit.quantization.quantized import QuantizedLayer, describe, unfolded, write_quantized
@@ -241,7 +242,7 @@ def test_every_condition_equals_plain_hooks(
             "this architecture has no mlp_gate_in",
         }
     gates = read_json(tmp_path / "gates.json")
-    assert gates["rtn2"]["whole_conditions"] == gates["rtn2"]["full_patch"] == 0.0
+    assert gates["rtn2"]["full_patch"] == 0.0
     assert (gates["rtn2"]["donor_shift"] > 0) == bool(replaced)
 
 
@@ -280,15 +281,18 @@ def test_sets_of_another_method(tmp_path: Path) -> None:
         run_patch(tmp_path, UPPER)
 
 
-def test_a_stream_that_is_not_the_donor_at_the_end_is_refused() -> None:
-    conditions = list_conditions(2, [UPPER])
-    (whole, *_) = (each for each in conditions if each.is_whole(2))
-    found = {"full": np.zeros(3), str(whole): np.array([0.0, 0.0, 1e-9])}
-    found |= {str(each): np.zeros(3) for each in conditions if str(each) not in found}
-    with pytest.raises(GateError, match="differs from it by 1e-09 nats per token"):
-        patching.check_whole_conditions(found, conditions, "full", 2)
-    found[str(whole)] = np.zeros(3)
-    assert patching.check_whole_conditions(found, conditions, "full", 2) == 0
+def test_a_condition_that_must_give_the_donor_and_does_not_is_refused() -> None:
+    whole = [each for each in list_conditions(2, [UPPER]) if each.is_whole(2)]
+    assert [each.role for each in whole] == ["residual_out", "all"]
+    donor = Stream("full", own_parameters)
+    found = {"full": np.zeros(3)} | {str(each): np.zeros(3) for each in whole}
+    patching.check_whole(found, whole, donor)
+    found[str(whole[1])] = np.array([0.0, 0.0, 1e-9])
+    with pytest.raises(GateError, match=r"weights all in blocks 1 to 2 leaves .* 1e-09 nats"):
+        patching.check_whole(found, whole, donor)
+    found[str(whole[1])] = np.array([0.0, 0.0, np.nan])
+    with pytest.raises(GateError):
+        patching.check_whole(found, whole, donor)
 
 
 def test_conditions_cover_what_the_config_names() -> None:
@@ -309,11 +313,11 @@ def test_conditions_cover_what_the_config_names() -> None:
 
 def test_the_same_change_is_walked_once_in_groups_of_bounded_size() -> None:
     conditions = list_conditions(30, [UPPER, SINGLE, SUFFIX])
-    cut = patching.groups(conditions)
+    cut = patching.groups(conditions, 30)
     assert max(map(len, cut)) <= patching.EDITS_AT_ONCE
     assert min(map(len, cut)) >= patching.EDITS_AT_ONCE - 1
     walked = [str(each) for group in cut for each in group]
     assert len(set(walked)) == len(walked)
-    assert set(walked) == {str(each) for each in conditions}
+    assert set(walked) == {str(each) for each in conditions if not each.is_whole(30)}
     assert len(walked) < len(conditions)
-    assert patching.groups([]) == [[]]
+    assert patching.groups([], 30) == [[]]

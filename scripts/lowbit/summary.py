@@ -1,7 +1,7 @@
 """The summary of a study in plain words: the answer first, then what it rests on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.stats import binom
 from lowbit.analysis.correlation import ALL
 from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.long_tail import DIFFERENCE
+from lowbit.analysis.patching_report import patching_answer, patching_figures
 from lowbit.analysis.prediction_report import norm_verdict
 from lowbit.analysis.prediction_tables import NOT_MEASURED
 from lowbit.analysis.predictions import EVERYTHING
@@ -35,6 +36,8 @@ from lowbit.markdown import number, number_with_interval, plain, table
 
 WORST_DOCUMENTS = 10
 EXCERPT_CHARACTERS = 90
+PATCHING = "patching"
+"""Table of an optional stage."""
 SHOWN_SHARE = 0.05
 """Share of a document's tokens, the worst ones, that the answer is about."""
 
@@ -83,6 +86,8 @@ class ModelSummary:
     prediction_added: pd.DataFrame
     long_tail: pd.DataFrame
     token_concentration: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Tables of optional stages, by file name without its ending."""
 
 
 def summary_markdown(
@@ -138,6 +143,8 @@ def _answers(
         _long_tail(model),
         _tokens(model),
     ]
+    if PATCHING in model.tables:
+        answers.append(patching_answer(model.tables[PATCHING], model.folder))
     return head + "\n\n" + "\n".join(f"- {answer}" for answer in answers) + "\n"
 
 
@@ -325,8 +332,11 @@ def _model_section(
     seed: int,
 ) -> str:
     """Perplexities, worst documents and figures of one model."""
+    shown = dict(FIGURES)
+    if PATCHING in model.tables:
+        shown |= patching_figures(model.tables[PATCHING])
     figures = "\n".join(
-        f"- [{text}]({model.folder}/figures/{name}.png)" for name, text in FIGURES.items()
+        f"- [{text}]({model.folder}/figures/{name}.png)" for name, text in shown.items()
     )
     return "\n".join(
         [

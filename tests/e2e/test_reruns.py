@@ -83,7 +83,11 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
             "analysis/correlation",
             {"correlate", "plot_correlation", "render_pages", "write_summary"},
         ),
-        ("figures/errors", {"plot_errors", "plot_correlation"}),
+        (
+            "figures/errors",
+            {"plot_correlation", "plot_errors", "plot_long_tail", "plot_patching"}
+            | {"plot_prediction"},
+        ),
         ("engine/scoring", {"score"} | AFTER_SCORES),
         ("quantizers/hqq", {"quantize_hqq"} | AFTER_WEIGHTS),
     ],

@@ -100,19 +100,23 @@ def _direction(paper: Paper, claim: Claim, study: Study, model: str) -> Verdict:
         "expected": _expected(claim.direction),
     }
     try:
-        measurement = _measure(claim, study.results(model), _in_scope(claim, study))
+        measurement = _measure(
+            claim.statistic, claim, study.results(model), _in_scope(claim, study)
+        )
     except NotMeasured as reason:
         return _row(paper, claim, "direction", f"not run ({reason})", **values)
     verdict, detail = judge_direction(measurement, expect, threshold)
     return _row(paper, claim, "direction", verdict, **values, **_measured(measurement, detail))
 
 
-def _measure(claim: Claim, results: ModelResults, names: Sequence[str]) -> Measurement:
-    """Measure a claim's statistic; `NotMeasured` if its value or interval is undefined.
+def _measure(
+    statistic: str, claim: Claim, results: ModelResults, names: Sequence[str]
+) -> Measurement:
+    """Measure a statistic for a claim; `NotMeasured` if its value or interval is undefined.
 
     No comparison with nan holds, so the verdict would be `differs` although nothing is known.
     """
-    measurement = STATISTICS[claim.statistic](results, names, claim.options)
+    measurement = STATISTICS[statistic](results, names, claim.options)
     if np.isnan([measurement.value, measurement.low, measurement.high]).any():
         raise NotMeasured(
             f"the value or its interval is undefined for these {measurement.n} documents: they "
@@ -170,13 +174,14 @@ def _figure(
         "methods": key,
         "expected": f"{value:g} ± {tolerance:.2g}",
         "paper_value": f"{value:g}",
+        "statistic": claim.statistic_of_figures,
     }
-    if not claim.statistic:
+    if not claim.statistic_of_figures:
         return _row(paper, claim, "figure", NO_STAGE, **values)
     try:
-        model = _study_model(paper, paper_model, study)
-        names = [_study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
-        measurement = _measure(claim, study.results(model), names)
+        model = study_model(paper, paper_model, study)
+        names = [study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
+        measurement = _measure(claim.statistic_of_figures, claim, study.results(model), names)
     except NotMeasured as reason:
         return _row(paper, claim, "figure", f"not run ({reason})", **values)
     verdict, detail = judge_figure(measurement, value, tolerance)
@@ -199,7 +204,7 @@ def judge_figure(measurement: Measurement, value: float, tolerance: float) -> tu
     return DIFFERS, "interval excludes the paper's value"
 
 
-def _study_model(paper: Paper, paper_model: str, study: Study) -> str:
+def study_model(paper: Paper, paper_model: str, study: Study) -> str:
     """Return the study's name of a model of the paper, if model and text are the paper's."""
     wanted = paper.models[paper_model]
     repositories = {source.casefold() for source in wanted.sources}
@@ -219,7 +224,7 @@ def _study_model(paper: Paper, paper_model: str, study: Study) -> str:
     return found[0]
 
 
-def _study_method(paper: Paper, label: str, study: Study) -> str:
+def study_method(paper: Paper, label: str, study: Study) -> str:
     """Return the study's name of a method of the paper."""
     if label == FULL:
         return FULL
@@ -253,8 +258,7 @@ def _row(paper: Paper, claim: Claim, kind: str, verdict: str, **values: Any) -> 
         kind=kind,
         verdict=verdict,
         statement=claim.statement,
-        statistic=claim.statistic,
         stages=" ".join(claim.stages),
         paper=paper.name,
-        **{**empty, "paper_value": claim.paper, **values},
+        **{**empty, "statistic": claim.statistic, "paper_value": claim.paper, **values},
     )

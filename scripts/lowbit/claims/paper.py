@@ -29,11 +29,15 @@ class Direction:
 
 @dataclass(frozen=True)
 class Figures:
-    """The paper's values by model id and key; `tolerance` is absolute, or relative to the value."""
+    """The paper's values by model id and key; `tolerance` is absolute, or relative to the value.
+
+    They are of the claim's own statistic, unless another is named here.
+    """
 
     tolerance: float
     values: dict[str, dict[str, float]]
     relative: bool = False
+    statistic: str = ""
 
     def tolerance_of(self, value: float) -> float:
         """Absolute tolerance for one value."""
@@ -54,6 +58,11 @@ class Claim:
     maximum_bits: int | None = None
     direction: Direction | None = None
     figures: Figures | None = None
+
+    @property
+    def statistic_of_figures(self) -> str:
+        """What the figures are values of, empty where no stage measures it."""
+        return (self.figures.statistic if self.figures else "") or self.statistic
 
 
 @dataclass(frozen=True)
@@ -157,10 +166,9 @@ def _check_claims(paper: Paper, statistics: Container[str]) -> None:
         if claim.id in seen:
             raise InputError(f"{where} is there twice: ids must be unique")
         seen.add(claim.id)
-        if claim.statistic and claim.statistic not in statistics:
-            raise InputError(
-                f"{where}: statistic '{claim.statistic}' is not one of {sorted(statistics)}"
-            )
+        for name in (claim.statistic, claim.statistic_of_figures):
+            if name and name not in statistics:
+                raise InputError(f"{where}: statistic '{name}' is not one of {sorted(statistics)}")
         if not (claim.direction or claim.figures):
             raise InputError(f"{where} needs direction: or figures: to be judged by")
         if claim.direction and claim.direction.expect not in ("above", "below"):
@@ -178,7 +186,7 @@ def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
             raise InputError(
                 f"{where}: figures.values.{model} is not a model: {sorted(paper.models)}"
             )
-        for key in values if claim.statistic else ():
+        for key in values if claim.statistic_of_figures else ():
             unknown = set(key.split(KEY_SEPARATOR)) - set(paper.methods) - {"full"}
             if unknown:
                 raise InputError(

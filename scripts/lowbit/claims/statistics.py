@@ -28,8 +28,18 @@ from lowbit.analysis.tables import (
     membership,
     present_quantities,
 )
+from lowbit.claims.patching_statistics import patched_perplexity, share_gap, share_restored
 from lowbit.claims.prediction_statistics import held_out_gain, held_out_metric
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic
+from lowbit.claims.trace_statistics import (
+    amplified_layers,
+    departure_layer,
+    departure_slope,
+    kurtosis_difference,
+    late_resolution,
+    outlier_gamma_share,
+    resolution_layer,
+)
 
 
 def mean_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -262,6 +272,16 @@ STATISTICS: dict[str, Statistic] = {
         easy_large_error,
         held_out_metric,
         held_out_gain,
+        amplified_layers,
+        kurtosis_difference,
+        outlier_gamma_share,
+        late_resolution,
+        resolution_layer,
+        departure_slope,
+        departure_layer,
+        share_restored,
+        share_gap,
+        patched_perplexity,
     )
 }
 """Every statistic that a claim may name."""

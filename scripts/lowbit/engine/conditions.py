@@ -17,7 +17,7 @@ UPPER, SINGLE, SUFFIX, LAST = "upper", "single", "suffix", "last"
 MODULE_OUTPUTS = ("mlp_down", "mlp_gate", "mlp_up", "attn_out")
 """The paper's h_down, h_gate (after its activation function), h_up and h_attn."""
 RESIDUAL_STREAM = ("residual_mid", "residual_out")
-"""From here on nothing of the quantized model's past is left, so only the last block counts."""
+"""Once it is overwritten nothing of what came before is left: only the last block counts."""
 PATCHED = (*MODULE_OUTPUTS, "mlp_in", *RESIDUAL_STREAM)
 GATE_INPUT = "mlp_gate_in"
 """Role of the follow-up: what the gate projection alone reads."""
@@ -47,8 +47,9 @@ class Condition:
 
     @property
     def blocks(self) -> frozenset[int]:
-        """All blocks that are changed."""
-        return frozenset(range(self.first, self.last + 1))
+        """The blocks in which something is done; see `RESIDUAL_STREAM`."""
+        first = self.last if self.role in RESIDUAL_STREAM else self.first
+        return frozenset(range(first, self.last + 1))
 
     @property
     def needs(self) -> str | None:
@@ -58,8 +59,8 @@ class Condition:
         return GATE_INPUT if self.role == GATE_PROJECTION else None
 
     def __str__(self) -> str:
-        """What is changed and where; two ways of choosing the same blocks have the same name."""
-        return f"{self.kind} {self.role} in blocks {self.first} to {self.last}"
+        """What is changed and where; conditions of the same effect have the same name."""
+        return f"{self.kind} {self.role} in blocks {min(self.blocks) + 1} to {self.last + 1}"
 
     def is_whole(self, blocks: int) -> bool:
         """Tell whether nothing of the quantized model reaches the output of so many blocks.
@@ -76,7 +77,7 @@ def list_conditions(blocks: int, patch: Iterable[str]) -> list[Condition]:
     """List the conditions for a model of so many blocks.
 
     Roles of the residual stream are patched in the upper half and block by block only: with all
-    later blocks they would say the same for every first block, see `RESIDUAL_STREAM`.
+    later blocks they would say the same for every first block.
 
     Args:
         patch: the config's `mechanisms.patch`, any of `upper`, `single`, `suffix`.
@@ -108,3 +109,8 @@ def last_block_counts(blocks: int) -> Sequence[int]:
 def papers_last(blocks: int) -> int:
     """The paper's 7 of 40 last blocks for a model of another depth: the same share, at least 1."""
     return max(1, round(PAPERS_LAST * blocks / PAPERS_BLOCKS))
+
+
+def name_last(count: int, blocks: int) -> str:
+    """Name the last blocks: 'last block of 6', 'last 7 of 40 blocks'."""
+    return f"last block of {blocks}" if count == 1 else f"last {count} of {blocks} blocks"

@@ -16,7 +16,7 @@ from torch import Tensor
 from lowbit.engine.conditions import ALL_WEIGHTS, GATE_INPUT, PATCH, Condition
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.edits import Edit, Edited, Patch, Restoration, edited_nll
-from lowbit.engine.engine import Engine
+from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
 from lowbit.engine.streams import block_parameters
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
@@ -51,60 +51,73 @@ def condition_nll(
 ) -> dict[str, NDArray[np.float64]]:
     """Mean NLL of each document of `token_ids` `[documents, length]` under every condition.
 
+    Conditions that leave nothing of the quantized model have the donor's NLL; they are walked over
+    a few documents to check that.
+
     Args:
         advance: called with the number of documents that are done in one of the `groups`.
 
     Returns:
         `[documents]`, nats: by the names of the full-precision, the donor and the quantized stream,
         and by `str` of each condition.
+
+    Raises:
+        GateError: a condition that must give the donor's NLL does not.
     """
-    unedited = [_read_once(donor), _read_once(quantized)]
+    whole = [each for each in conditions if each.is_whole(len(engine.decoder))]
+    check_whole(_walk(engine, quantized, donor, whole, token_ids[:PROBE_DOCUMENTS]), whole, donor)
     others = [] if donor is engine.full else [engine.full]
     found: dict[str, NDArray[np.float64]] = {}
-    for group in groups(conditions):
-        edits = {
-            str(condition): Edited(quantized.name, edit_of(condition, engine.decoder, unedited[0]))
-            for condition in group
-        }
-        parts = []
-        for batch in edited_nll(engine, [*others, *unedited], edits, token_ids, donor.name):
-            parts.append({name: nll.mean(1, dtype=np.float64) for name, nll in batch.items()})
-            advance(len(parts[-1][donor.name]))
-        found |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for group in groups(conditions, len(engine.decoder)):
+        found |= _walk(engine, quantized, donor, group, token_ids, others, advance)
         others = []  # no condition needs them: once is enough
-    return found
+    return found | {str(condition): found[donor.name] for condition in whole}
 
 
-def groups(conditions: Sequence[Condition]) -> list[list[Condition]]:
+def groups(conditions: Sequence[Condition], blocks: int) -> list[list[Condition]]:
     """Cut conditions into groups of at most `EDITS_AT_ONCE`, all of about the same size.
 
-    Those that change the same in the same blocks are walked once.
+    Those of the same effect are walked once, and those whose effect is known not at all.
     """
-    distinct = list({str(condition): condition for condition in conditions}.values())
+    distinct = list({str(each): each for each in conditions if not each.is_whole(blocks)}.values())
     count = max(1, -(-len(distinct) // EDITS_AT_ONCE))
     ends = [round(len(distinct) * number / count) for number in range(count + 1)]
     return [distinct[start:end] for start, end in pairwise(ends)]
 
 
-def check_whole_conditions(
-    found: Mapping[str, NDArray[np.float64]],
-    conditions: Sequence[Condition],
-    donor: str,
-    blocks: int,
-) -> float:
-    """Largest difference in nats from the donor where by construction there is none; it is 0.
+def check_whole(
+    found: Mapping[str, NDArray[np.float64]], conditions: Sequence[Condition], donor: Stream
+) -> None:
+    """Raise `GateError` unless conditions have exactly the donor's NLL."""
+    for condition in conditions:
+        difference = np.abs(found[str(condition)] - found[donor.name]).max()
+        if not difference == 0:
+            raise GateError(
+                f"{condition} leaves nothing of the quantized model, but the NLL differs from that "
+                f"of {donor.name} by {difference:.3g} nats per token; it must be exactly 0."
+            )
 
-    Raises:
-        GateError: it is not.
-    """
-    whole = [str(condition) for condition in conditions if condition.is_whole(blocks)]
-    worst = max((float(np.abs(found[name] - found[donor]).max()) for name in whole), default=0.0)
-    if worst != 0:
-        raise GateError(
-            f"with the last residual stream or all weights of {donor} the quantized model still "
-            f"differs from it by {worst:.3g} nats per token; it must be exactly 0."
-        )
-    return worst
+
+def _walk(
+    engine: Engine,
+    quantized: Stream,
+    donor: Stream,
+    conditions: Sequence[Condition],
+    token_ids: NDArray[np.int32],
+    others: Sequence[Stream] = (),
+    advance: Callable[[int], object] = lambda documents: None,
+) -> dict[str, NDArray[np.float64]]:
+    """Walk conditions in one group; `others`: streams that only their NLL is wanted of."""
+    unedited = [_read_once(donor), _read_once(quantized)]
+    edits = {
+        str(condition): Edited(quantized.name, edit_of(condition, engine.decoder, unedited[0]))
+        for condition in conditions
+    }
+    parts = []
+    for batch in edited_nll(engine, [*others, *unedited], edits, token_ids, donor.name):
+        parts.append({name: nll.mean(1, dtype=np.float64) for name, nll in batch.items()})
+        advance(len(parts[-1][donor.name]))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _read_once(stream: Stream) -> Stream:

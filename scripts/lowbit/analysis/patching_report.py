@@ -1,0 +1,267 @@
+"""The table of patching to read: perplexities and shares, the paper's own values beside ours."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lowbit.analysis.patching import NO_GAP
+from lowbit.engine.conditions import (
+    ALL_WEIGHTS,
+    GATE_INPUT,
+    GATE_PROJECTION,
+    LAST,
+    MODULE_OUTPUTS,
+    NONE,
+    PATCH,
+    SINGLE,
+    SUFFIX,
+    UPPER,
+    WEIGHTS,
+    name_last,
+    papers_last,
+)
+from lowbit.markdown import number_with_interval, table
+
+FULL, QUANTIZED = "full", "quantized"
+"""Columns of the paper's table that are no condition."""
+
+SET_TITLES = {"large": "D_large", "control": "D_ctrl"}
+
+ROLE_NAMES = {
+    "mlp_down": "MLP output (h_down)",
+    "mlp_gate": "gate activation (h_gate)",
+    "mlp_up": "up projection (h_up)",
+    "attn_out": "attention output (h_attn)",
+    "mlp_in": "MLP input after its norm (h)",
+    "residual_mid": "residual after attention (r)",
+    "residual_out": "residual after block (z)",
+}
+
+HEAD = """\
+# Activation patching: {model}
+
+The quantized model runs on documents that it breaks (D_large) and on control documents (D_ctrl). In
+all blocks of the upper half ({first} to {last}), one activation is overwritten by what the
+full-precision model computes on the same tokens:
+
+- **h_down**, **h_gate**, **h_up**, **h_attn**: outputs of the MLP, of its gate after the activation
+  function, of its up projection, and of attention;
+- **h**: what the MLP reads, after its norm; **gate inputs**: the same, but for the gate projection
+  alone;
+- **r**: the residual stream after attention; what is left of quantization is the last block's MLP.
+
+Or weights are put back into full precision: those of the gate projections in these blocks (**gate
+weights**), or all of the {named} (**{title}**; the paper: 7 of 40).
+
+The share restored is that of the rise in log perplexity that quantization costs on these documents:
+1 is all, 0 nothing, below 0 is harm. Brackets: {confidence:g} % bootstrap intervals over documents.
+“{no_gap}”: the interval of that rise includes 0. All conditions: `patching.csv`.
+"""
+
+
+class Column(NamedTuple):
+    """One condition and what the table calls it."""
+
+    title: str
+    kind: str
+    role: str
+    layers: str
+
+
+def patching_markdown(
+    shares: pd.DataFrame, paper: pd.DataFrame, model: str, confidence: float
+) -> str:
+    """Write patching.md.
+
+    Args:
+        shares: rows of patching.csv.
+        paper: perplexities on D_large where the model is the paper's: method, sets_of, kind, role,
+            layers, value; role `full` and `quantized` for its first two columns.
+        model: name of the model.
+    """
+    run = shares[shares["kind"] != NONE]
+    blocks = int(run["last_block"].max())
+    count = papers_last(blocks)
+    head = HEAD.format(
+        model=model,
+        first=blocks // 2 + 1,
+        last=blocks,
+        named=name_last(count, blocks),
+        title=_last_title(count),
+        confidence=100 * confidence,
+        no_gap=NO_GAP,
+    )
+    columns = [column for column in _columns(count) if len(_at(run, column, count))]
+    parts = [head]
+    for name, title in SET_TITLES.items():
+        mine = run[run["set"] == name]
+        known = paper if name == "large" else paper.iloc[:0]
+        rows = [cells for each in _methods(mine) for cells in _rows(each, known, columns, count)]
+        titles = [column.title for column in columns]
+        parts.append(
+            f"## Perplexity on {title}\n\n"
+            + table(["method", "n", "16 bit", "quantized", *titles], rows)
+        )
+        rows = [_share_cells(each, columns, count) for each in _methods(mine)]
+        parts.append(f"## Share restored on {title}\n\n" + table(["method", "n", *titles], rows))
+    notes = sorted(set(shares.loc[shares["kind"] == NONE, "note"]))
+    if notes:
+        parts.append("Not run: " + "; ".join(notes) + ".\n")
+    return "\n".join(parts)
+
+
+def _columns(count: int) -> list[Column]:
+    """The paper's columns, then what it does not have or has in its text."""
+    roles = {"h_down": "mlp_down", "h_gate": "mlp_gate", "h_up": "mlp_up", "h_attn": "attn_out"}
+    roles |= {"h": "mlp_in", "r": "residual_mid", "gate inputs": GATE_INPUT}
+    return [
+        *(Column(title, PATCH, role, UPPER) for title, role in roles.items()),
+        Column("gate weights", WEIGHTS, GATE_PROJECTION, UPPER),
+        Column(_last_title(count), WEIGHTS, ALL_WEIGHTS, LAST),
+    ]
+
+
+def _last_title(count: int) -> str:
+    """Title of the column of the last blocks' weights."""
+    return "last block" if count == 1 else f"last {count} blocks"
+
+
+def _methods(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Rows of one method at a time, in the table's order."""
+    for _, mine in rows.groupby("method", sort=False):
+        yield mine
+
+
+def _at(rows: pd.DataFrame, column: Column, count: int) -> pd.DataFrame:
+    """Rows of one condition; of weights of the last blocks, those of `count` blocks."""
+    chosen = rows[
+        (rows["kind"] == column.kind)
+        & (rows["role"] == column.role)
+        & (rows["layers"] == column.layers)
+    ]
+    if column.layers != LAST:
+        return chosen
+    return chosen[chosen["last_block"] - chosen["first_block"] + 1 == count]
+
+
+def _rows(
+    mine: pd.DataFrame, paper: pd.DataFrame, columns: list[Column], count: int
+) -> Iterator[list[str]]:
+    """Perplexities of one method, and of the paper below them where it has any."""
+    first = mine.iloc[0]
+    cells = [_label(first), str(first["n"])]
+    cells += [f"{first['perplexity_full']:.2f}", f"{first['perplexity_quantized']:.2f}"]
+    yield cells + [f"{_at(mine, each, count)['perplexity'].iloc[0]:.2f}" for each in columns]
+    for sets_of, known in paper[paper["method"] == first["method"]].groupby("sets_of", sort=False):
+        if (known["kind"] == NONE).all():  # the paper has the set, but did not patch this method
+            continue
+        values = {(row.kind, row.role, row.layers): row.value for row in known.itertuples()}
+        keys = [(NONE, FULL, ""), (NONE, QUANTIZED, ""), *(each[1:] for each in columns)]
+        found = [values.get(key, np.nan) for key in keys]
+        label = f"{first['method']} in the paper, D_large of {sets_of}"
+        yield [label, "", *("" if np.isnan(value) else f"{value:.2f}" for value in found)]
+
+
+def _share_cells(mine: pd.DataFrame, columns: list[Column], count: int) -> list[str]:
+    """Shares of one method."""
+    first = mine.iloc[0]
+    cells = [_label(first), str(first["n"])]
+    for column in columns:
+        row = _at(mine, column, count).iloc[0]
+        if np.isnan(row["share"]):
+            cells.append(NO_GAP)
+        elif np.isnan(row["share_low"]):
+            cells.append(f"{row['share']:.2f}")
+        else:
+            cells.append(number_with_interval(row["share"], row["share_low"], row["share_high"]))
+    return cells
+
+
+def _label(row: pd.Series) -> str:
+    """The method, and whose documents these are where they are not its own."""
+    if row["method"] == row["sets_of"]:
+        return row["method"]
+    return f"{row['method']} (documents of {row['sets_of']})"
+
+
+def patching_answer(shares: pd.DataFrame, folder: str) -> str:
+    """Say for the summary which module output restores most, and what late weights do.
+
+    Args:
+        shares: rows of patching.csv.
+        folder: of the model's results, for the link.
+    """
+    run = shares[shares["kind"] != NONE]
+    blocks = int(run["last_block"].max())
+    count = papers_last(blocks)
+    outputs = run[(run["layers"] == UPPER) & run["role"].isin(MODULE_OUTPUTS)]
+    parts = [
+        "*Where does the damage arise?*",
+        *(_best_output(outputs, name, blocks) for name in SET_TITLES if len(outputs)),
+        _late_weights(run[run["set"] == "large"], count, blocks),
+        f"More in [patching.md]({folder}/patching.md).",
+    ]
+    return " ".join(parts)
+
+
+def patching_figures(shares: pd.DataFrame) -> dict[str, str]:
+    """Files in a model's folder figures/, and what they show."""
+    maps = {
+        SINGLE: "what one activation in one block alone restores",
+        SUFFIX: "the same in a block and all after it",
+    }
+    return {
+        "patching_roles": "what an activation of the upper half restores",
+        "patching_last_blocks": "weights of the last blocks in full precision",
+    } | {
+        f"patching_{layers}": text
+        for layers, text in maps.items()
+        if layers in set(shares["layers"])
+    }
+
+
+def _best_output(outputs: pd.DataFrame, name: str, blocks: int) -> str:
+    """Which module output restores most on a set, and for how many methods that is certain."""
+    title = SET_TITLES[name]
+    rows = outputs[(outputs["set"] == name) & outputs["share_low"].notna()]
+    if rows.empty:
+        return f"On {title} nothing can be said: no rise in NLL is measurable there."
+    best = rows.groupby("role", sort=False)["share"].mean().idxmax()
+    mine = rows[rows["role"] == best].set_index("method")
+    rivals = rows[rows["role"] != best].groupby("method")["share_high"].max()
+    certain = int((mine["share_low"] > rivals.reindex(mine.index)).sum())
+    how = (
+        f"With one module's output in blocks {blocks // 2 + 1} to {blocks} taken from the full "
+        f"model, on {title}"
+        if name == "large"
+        else f"On {title}"
+    )
+    return (
+        f"{how} the {ROLE_NAMES[best]} restores most of the lost log perplexity on average: "
+        f"{_ends(mine)}; its interval is above those of all others for {certain} of {len(mine)} "
+        "methods."
+    )
+
+
+def _late_weights(large: pd.DataFrame, count: int, blocks: int) -> str:
+    """What full-precision weights of the last blocks restore on D_large."""
+    last = _at(large, Column("", WEIGHTS, ALL_WEIGHTS, LAST), count)
+    rows = last[last["share_low"].notna()].set_index("method")
+    if rows.empty:
+        return ""
+    return (
+        f"Full-precision weights in the {name_last(count, blocks)} (the paper: 7 of 40) restore "
+        f"{_ends(rows)}."
+    )
+
+
+def _ends(rows: pd.DataFrame) -> str:
+    """The smallest and the largest share with their methods; rows have the method as index."""
+    ordered = rows.sort_values("share", kind="stable")
+    ends = ordered.iloc[[0, -1]] if len(ordered) > 1 else ordered
+    return " to ".join(
+        f"{number_with_interval(row.share, row.share_low, row.share_high)} ({row.Index})"
+        for row in ends.itertuples()
+    )
