@@ -3,7 +3,7 @@ STUDY ?= config.yaml
 ARGS ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-all study plan test report bench bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench
+.PHONY: help demo demo-all study plan test report bench bench-patching bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench .envs/bench_patching
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -53,6 +53,15 @@ test: environments .envs/test  ## run all tests
 bench: .venv .envs/bench  ## measure the scorer against a plain forward and lm-evaluation-harness
 	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)
 
+bench-patching: .venv .envs/bench_patching  ## measure patching against nnsight and plain hooks
+	@$(RUN_OTHER) rules/bench.smk bench_patching --forcerun bench_patching $(ARGS)
+
+bench-memory: .venv  ## score a model too large for a memory limit, block by block
+	@$(RUN_OTHER) rules/bench.smk bench_memory --forcerun bench_memory $(ARGS)
+
+bench-gpu: .venv  ## measure scoring of a 7B model on a GPU; ARGS='--config options="--layers 16"'
+	@$(RUN_OTHER) rules/bench.smk bench_gpu --forcerun bench_gpu $(ARGS)
+
 bench-quantizers: .venv  ## quantize with every method anew and show seconds beside output errors
 	@$(RUN_ALL) --forceall --until tabulate_quantization $(ARGS)
 	@$(PYTHON) scripts/bench/quantizers.py --study config/demo-all.yaml --output results/benchmarks/quantizers.csv
@@ -80,3 +89,6 @@ clean:  ## remove all results, keeping environments
 
 .envs/bench:
 	$(call environment,bench)
+
+.envs/bench_patching:
+	$(call environment,bench_patching)

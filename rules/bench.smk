@@ -1,4 +1,4 @@
-"""How fast the scorer is, beside a plain forward pass and lm-evaluation-harness (`make bench`)."""
+"""How fast the engine is and what memory it takes, beside others (`make bench`, `make bench-...`)."""
 
 
 rule bench:
@@ -18,3 +18,51 @@ rule bench:
     shell:
         "python scripts/bench/engine.py --model {params.model} --documents {params.documents} "
         "--peer-python {params.peer} --threads {threads} --output {output} 2>&1 | tee {log}"
+
+
+rule bench_patching:
+    output:
+        "results/benchmarks/patching.csv",
+    log:
+        "results/logs/bench_patching.log",
+    threads: 2
+    params:
+        model="resources/demo/model",
+        documents="resources/demo/documents.parquet",
+        peer=".envs/bench_patching/bin/python",
+    conda:
+        "../envs/core.yaml"
+    message:
+        "Measure patching"
+    shell:
+        "python scripts/bench/patching.py --model {params.model} --documents {params.documents} "
+        "--peer-python {params.peer} --threads {threads} --output {output} 2>&1 | tee {log}"
+
+
+rule bench_memory:
+    output:
+        "results/benchmarks/memory.csv",
+    log:
+        "results/logs/bench_memory.log",
+    threads: 2
+    conda:
+        "../envs/core.yaml"
+    message:
+        "Measure the memory of engine.mode: stream"
+    shell:
+        "python scripts/bench/memory.py --threads {threads} --output {output} 2>&1 | tee {log}"
+
+
+rule bench_gpu:
+    output:
+        "results/benchmarks/gpu.csv",
+    log:
+        "results/logs/bench_gpu.log",
+    params:
+        options=config.get("options", ""),
+    conda:
+        "../envs/core.yaml"
+    message:
+        "Measure scoring on a GPU"
+    shell:
+        "python scripts/bench/gpu.py {params.options} --output {output} 2>&1 | tee {log}"

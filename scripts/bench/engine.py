@@ -5,8 +5,6 @@ of the same round, so that a machine whose speed drifts does not decide it.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +14,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python put only this folder there
 
+from bench import turns
 from lowbit import markdown
 
 CONTENDER = Path(__file__).with_name("contender.py")
@@ -27,15 +26,7 @@ NLL_TOLERANCE = 1e-4
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a Hugging Face directory")
-    parser.add_argument("--documents", type=Path, required=True, help="Parquet with a text column")
-    parser.add_argument("--peer-python", type=Path, required=True, help="python of envs/bench.yaml")
-    parser.add_argument("--n", type=int, default=64, help="documents")
-    parser.add_argument("--length", type=int, default=512, help="tokens a document")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, required=True, help="CSV to write: every run")
+    turns.add_options(parser, documents=64, rounds=5)
     return parser.parse_args()
 
 
@@ -43,28 +34,18 @@ def main() -> None:
     from tqdm import tqdm
 
     arguments = parse_arguments()
-    turns = [(r, name) for r in range(arguments.rounds) for name in (BASELINE, *OWN, PEER)]
+    order = [(r, name) for r in range(arguments.rounds) for name in (BASELINE, *OWN, PEER)]
     with tempfile.TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens.npy"
-        np.save(tokens, tokenize(arguments))
-        runs = [measure(arguments, tokens, r, name) for r, name in tqdm(turns, unit="run")]
+        shape = (arguments.model, arguments.documents, arguments.n, arguments.length)
+        np.save(tokens, turns.first_documents(*shape))
+        runs = [measure(arguments, tokens, r, name) for r, name in tqdm(order, unit="run")]
     table = pd.DataFrame(runs)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(arguments.output, index=False)
     check_same_work(table)
     rows = summary(table).astype(str)
     print(markdown.table(list(rows.columns), rows.to_numpy().tolist()))
-
-
-def tokenize(arguments: argparse.Namespace) -> np.ndarray:
-    """The first `n` documents that are long enough: int32 `[n, length]`."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    texts = pd.read_parquet(arguments.documents)["text"]
-    rows = [ids[: arguments.length] for ids in tokenizer(texts.tolist())["input_ids"]]
-    rows = [row for row in rows if len(row) == arguments.length][: arguments.n]
-    return np.array(rows, dtype=np.int32)
 
 
 def measure(arguments: argparse.Namespace, tokens: Path, turn: int, name: str) -> dict:
@@ -77,20 +58,7 @@ def measure(arguments: argparse.Namespace, tokens: Path, turn: int, name: str) -
         "--batch-size": arguments.batch_size,
         "--threads": arguments.threads,
     }
-    command = [str(python), str(CONTENDER), *(str(x) for pair in options.items() for x in pair)]
-    environment = {
-        "PYTHONPATH": str(CONTENDER.parents[1]),
-        "HF_HUB_OFFLINE": "1",
-        "PATH": "/usr/bin:/bin",
-        "OMP_NUM_THREADS": str(arguments.threads),
-        # As in every job of the workflow (rules/common.smk), here for all contenders alike.
-        "MALLOC_MMAP_THRESHOLD_": str(2**25),
-        "MALLOC_TRIM_THRESHOLD_": str(2**29),
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stderr}")
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = turns.run_process(name, python, CONTENDER, options, arguments.threads)
     return {"round": turn, "contender": name, **result}
 
 
