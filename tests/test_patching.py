@@ -78,6 +78,20 @@ def shares(results) -> pd.DataFrame:
     return table_of(results, make_patching(results.errors, results.sets, THREE, ways))
 
 
+def test_a_tiny_study_has_tables_and_figures_without_intervals():
+    tiny = make_results(n=24)
+    shares = table_of(tiny, make_patching(tiny.errors, tiny.sets, THREE, ("upper", "single")))
+    assert shares["share_low"].isna().all()
+    assert shares["note"].str.contains(TOO_FEW).all()
+    text = patching_answer(shares, "m")
+    assert text.count("nothing can be said: it has too few documents") == 2
+    assert "| 0.9" in patching_markdown(shares, NO_PAPER, "m", 0.95)
+    methods = methods_from_config(METHODS)
+    figures.share_by_role(shares, methods)
+    figures.last_blocks(shares, methods)
+    figures.share_by_block(shares[shares["method"] == "nf3"], methods, "single")
+
+
 def by_hand(full: list, quantized: list, edited: list) -> pd.DataFrame:
     """Patching of one method on one set under one condition."""
     documents = [f"d{place}" for place in range(len(full))]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.patching import NO_GAP
+from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
 from lowbit.engine.conditions import (
     ALL_WEIGHTS,
     GATE_INPUT,
@@ -198,7 +199,7 @@ def patching_answer(shares: pd.DataFrame, folder: str) -> str:
     count = papers_last(blocks)
     outputs = run[(run["layers"] == UPPER) & run["role"].isin(MODULE_OUTPUTS)]
     parts = [
-        "*Where does the damage arise?*",
+        "*Which activation undoes the damage?*",
         *(_best_output(outputs, name, blocks) for name in SET_TITLES if len(outputs)),
         _late_weights(run[run["set"] == "large"], count, blocks),
         f"More in [patching.md]({folder}/patching.md).",
@@ -225,9 +226,12 @@ def patching_figures(shares: pd.DataFrame) -> dict[str, str]:
 def _best_output(outputs: pd.DataFrame, name: str, blocks: int) -> str:
     """Which module output restores most on a set, and for how many methods that is certain."""
     title = SET_TITLES[name]
-    rows = outputs[(outputs["set"] == name) & outputs["share_low"].notna()]
+    mine = outputs[outputs["set"] == name]
+    rows = mine[mine["share_low"].notna()]
     if rows.empty:
-        return f"On {title} nothing can be said: no rise in NLL is measurable there."
+        few = mine["n"].max() < MINIMUM_DOCUMENTS
+        reason = "it has too few documents" if few else "no rise in NLL is measurable there"
+        return f"On {title} nothing can be said: {reason}."
     best = rows.groupby("role", sort=False)["share"].mean().idxmax()
     mine = rows[rows["role"] == best].set_index("method")
     rivals = rows[rows["role"] != best].groupby("method")["share_high"].max()
