@@ -27,6 +27,15 @@ include: "rules/predict.smk"
 include: "rules/long_tail.smk"
 include: "rules/token_errors.smk"
 include: "rules/patch.smk"
+
+if STUDY.mechanisms.interventions:
+
+    include: "rules/intervene.smk"
+
+if STUDY.mechanisms.mixed_precision:
+
+    include: "rules/mixed_precision.smk"
+
 include: "rules/claims.smk"
 include: "rules/report.smk"
 

@@ -13,6 +13,7 @@ from lowbit.analysis.intervention_report import (
     STRAINED,
     SUPPORTED,
     conclusion,
+    intervention_answer,
     intervention_markdown,
     judge,
 )
@@ -32,6 +33,7 @@ from lowbit.analysis.mixed_precision import (
 )
 from lowbit.analysis.mixed_tables import (
     Plan,
+    mixed_answer,
     mixed_markdown,
     mixed_table,
     ranking_table,
@@ -42,6 +44,7 @@ from lowbit.engine.interventions import FACTORS, layer_sets
 from lowbit.figures import interventions as intervention_figures
 from lowbit.figures import mixed_precision as mixed_figures
 from lowbit.figures import plotting
+from lowbit.summary import ANSWERS, OPTIONAL_FIGURES
 
 BOOTSTRAP = BootstrapSettings(resamples=100, confidence=0.95)
 N = 20
@@ -439,3 +442,17 @@ def test_page_and_figures_name_the_methods() -> None:
     assert labels[0] == "low, 3.00 bits"
     assert labels[-1] == "full, 4.00 bits"
     assert len(figure.axes) == 2
+
+
+def test_the_summary_gets_the_verdicts_and_links() -> None:
+    answer = intervention_answer(tabulated(changes(0.1)), "tiny")
+    assert answer.startswith("*Does a small residual norm make inputs break?* Norms can move")
+    assert answer.endswith("[interventions.md](tiny/interventions.md).")
+    scores = changes(0.1)
+    gamma = tabulated(scores[scores["condition"] == "gamma"])
+    assert "Not measured: this architecture" in intervention_answer(gamma, "tiny")
+    answer = mixed_answer(Mixed(GAINS).mixed(), "tiny")
+    assert "Measuring which modules to keep in higher precision pays." in answer
+    assert answer.endswith("[mixed_precision.md](tiny/mixed_precision.md).")
+    assert {"interventions", "mixed_precision"} <= set(ANSWERS)
+    assert set(OPTIONAL_FIGURES) <= set(ANSWERS)

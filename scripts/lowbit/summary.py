@@ -10,7 +10,9 @@ from scipy.stats import binom
 
 from lowbit.analysis.correlation import ALL
 from lowbit.analysis.error_sets import FULL
+from lowbit.analysis.intervention_report import intervention_answer
 from lowbit.analysis.long_tail import DIFFERENCE
+from lowbit.analysis.mixed_tables import mixed_answer
 from lowbit.analysis.patching_report import patching_answer, patching_figures
 from lowbit.analysis.prediction_report import norm_verdict
 from lowbit.analysis.prediction_tables import NOT_MEASURED
@@ -36,8 +38,13 @@ from lowbit.markdown import number, number_with_interval, plain, table
 
 WORST_DOCUMENTS = 10
 EXCERPT_CHARACTERS = 90
-PATCHING = "patching"
-"""Table of an optional stage."""
+PATCHING, INTERVENTIONS, MIXED = "patching", "interventions", "mixed_precision"
+ANSWERS = {
+    PATCHING: patching_answer,
+    INTERVENTIONS: intervention_answer,
+    MIXED: mixed_answer,
+}
+"""Table of an optional stage -> what the summary says of it, given the table and the folder."""
 SHOWN_SHARE = 0.05
 """Share of a document's tokens, the worst ones, that the answer is about."""
 
@@ -60,6 +67,15 @@ FIGURES = {
     "token_flips": "changed top tokens by the same",
 }
 """Files in a model's folder figures/, and what they show."""
+
+OPTIONAL_FIGURES = {
+    INTERVENTIONS: {"interventions": "errors when residual norms are changed"},
+    MIXED: {
+        "module_ranking": "what each module gives back in higher precision",
+        "mixed_precision": "models of mixed precision",
+    },
+}
+"""The same of optional stages, by their table."""
 
 EMBEDDED = (
     "The embedded model is a very small one, trained for this project so that the whole study runs "
@@ -143,8 +159,11 @@ def _answers(
         _long_tail(model),
         _tokens(model),
     ]
-    if PATCHING in model.tables:
-        answers.append(patching_answer(model.tables[PATCHING], model.folder))
+    answers += [
+        answer(model.tables[name], model.folder)
+        for name, answer in ANSWERS.items()
+        if name in model.tables
+    ]
     return head + "\n\n" + "\n".join(f"- {answer}" for answer in answers) + "\n"
 
 
@@ -335,6 +354,8 @@ def _model_section(
     shown = dict(FIGURES)
     if PATCHING in model.tables:
         shown |= patching_figures(model.tables[PATCHING])
+    for name, figures in OPTIONAL_FIGURES.items():
+        shown |= figures if name in model.tables else {}
     figures = "\n".join(
         f"- [{text}]({model.folder}/figures/{name}.png)" for name, text in shown.items()
     )

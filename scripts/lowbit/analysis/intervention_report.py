@@ -64,6 +64,9 @@ paper finds that the largest dimensions of r meet them. Without a sham.
 """
 
 
+NO_STREAM = "Not measured: this architecture has no residual stream between attention and MLP."
+
+
 class Judged(NamedTuple):
     """One method, set of layers and pair of factors."""
 
@@ -117,29 +120,54 @@ def beyond(row: pd.Series) -> tuple[float, float, float]:
 
 def conclusion(interventions: pd.DataFrame) -> str:
     """Say in a few sentences what the milder scaling of the upper half, and swapping, support."""
-    main = [
+    main = _main(interventions)
+    if not main:
+        return NO_STREAM
+    gaps = _gaps(interventions)
+    words = [_last_word(main, gaps), _scaling_words(main), _cause_words(main), _swap_words(gaps)]
+    return " ".join(words)
+
+
+def intervention_answer(interventions: pd.DataFrame, folder: str) -> str:
+    """Say for the summary whether a small norm makes inputs break.
+
+    Args:
+        interventions: rows of interventions.csv.
+        folder: of the model's results, for the link.
+    """
+    main, gaps = _main(interventions), _gaps(interventions)
+    words = [_last_word(main, gaps), _cause_words(main), _swap_words(gaps)] if main else [NO_STREAM]
+    return " ".join(
+        [
+            "*Does a small residual norm make inputs break?*",
+            *words,
+            f"More in [interventions.md]({folder}/interventions.md).",
+        ]
+    )
+
+
+def _main(interventions: pd.DataFrame) -> list[Judged]:
+    """Every method under the intervention that the conclusion is about."""
+    return [
         each
         for each in judge_all(interventions)
         if each.shrunk["layers"] == MAIN_LAYERS and each.shrunk["factor"] == MAIN_PAIR[0]
     ]
-    if not main:
-        return "Not measured: this architecture has no residual stream between attention and MLP."
-    gaps = [row for _, row in _rows(interventions, SWAP, GAP).iterrows()]
-    closed = [row for row in gaps if beyond(row)[2] < 0]
-    return " ".join(
-        [_last_word(main, len(closed)), _scaling_words(main), _swap_words(gaps, closed)]
-    )
 
 
-def _last_word(main: Sequence[Judged], closed: int) -> str:
+def _gaps(interventions: pd.DataFrame) -> list[pd.Series]:
+    """Rows of the gap between the sets when norms are swapped, one per method."""
+    return [row for _, row in _rows(interventions, SWAP, GAP).iterrows()]
+
+
+def _last_word(main: Sequence[Judged], gaps: Sequence[pd.Series]) -> str:
     """The verdict; every method counts."""
     verdicts = Counter(each.verdict for each in main)
-    moved = sum(verdicts[name] for name in MOVES)
     if verdicts[AGAINST] == len(main):
         return "The evidence speaks against a small norm as what makes inputs break."
-    if moved < len(main):
+    if _moved(main) < len(main):
         return "That a small norm makes inputs break is not shown."
-    if closed < len(main):
+    if _closed(gaps) < len(main):
         return (
             "Norms can move errors, but it is not shown that the norms that documents have by "
             "nature are why they break."
@@ -152,31 +180,47 @@ def _last_word(main: Sequence[Judged], closed: int) -> str:
     return "The evidence supports that a small norm makes inputs break."
 
 
+def _moved(main: Sequence[Judged]) -> int:
+    """Number of methods whose errors move as they would if the norm were the cause."""
+    return sum(each.verdict in MOVES for each in main)
+
+
+def _closed(gaps: Sequence[pd.Series]) -> int:
+    """Number of methods whose gap closes with the whole interval."""
+    return sum(beyond(row)[2] < 0 for row in gaps)
+
+
 def _scaling_words(main: Sequence[Judged]) -> str:
-    """How many methods' errors move with the norm, and by how much."""
-    low, high = MAIN_PAIR
-    verdicts = Counter(each.verdict for each in main)
-    moved = sum(verdicts[name] for name in MOVES)
+    """By how much errors change when r is scaled."""
+    (low, high), upper = MAIN_PAIR, MAIN_LAYERS
+    shrunk, enlarged = (
+        _range([beyond(row)[0] for row in rows])
+        for rows in ([each.shrunk for each in main], [each.enlarged for each in main])
+    )
     return (
-        f"With norm(r) times {low:g} in the {MAIN_LAYERS} of the layers e of D_ctrl changes by "
-        f"{_range([beyond(each.shrunk)[0] for each in main])}, with it times {high:g} e of D_large "
-        f"by {_range([beyond(each.enlarged)[0] for each in main])} nats per token. Both go as they "
-        f"would if the norm were the cause, also against the inverse factor, for {moved} of "
-        f"{len(main)} methods; for {verdicts[STRAINED]} of these the full-precision model's NLL "
-        "changes by more than e."
+        f"With norm(r) times {low:g} in the {upper} of the layers e of D_ctrl changes by {shrunk}, "
+        f"with it times {high:g} e of D_large by {enlarged} nats per token."
     )
 
 
-def _swap_words(gaps: Sequence[pd.Series], closed: Sequence[pd.Series]) -> str:
+def _cause_words(main: Sequence[Judged]) -> str:
+    """For how many methods errors move as they would if the norm were the cause."""
+    strained = sum(each.verdict == STRAINED for each in main)
+    return (
+        f"When norm(r) is scaled, e rises and falls as it would if the norm were the cause for "
+        f"{_moved(main)} of {len(main)} methods; for {strained} of these the full-precision "
+        "model's NLL changes by more than e."
+    )
+
+
+def _swap_words(gaps: Sequence[pd.Series]) -> str:
     """How much of the gap closes when norms are swapped."""
-    if not gaps:
-        return "Norms were not swapped."
     shares = [-100 * beyond(row)[0] / row["error_unedited"] for row in gaps]
     ends = "" if len(shares) == 1 else f"{min(shares):.1f} to "
     return (
-        f"Norms swapped between documents of equal full-precision NLL close {ends}"
+        f"Norms swapped between documents of nearly the same full-precision NLL close {ends}"
         f"{max(shares):.1f} % of the gap in e between D_large and D_ctrl; the interval is above 0 "
-        f"for {len(closed)} of {len(gaps)} methods."
+        f"for {_closed(gaps)} of {len(gaps)} methods."
     )
 
 

@@ -205,11 +205,37 @@ def _model_rows(
 def verdict(mixed: pd.DataFrame) -> str:
     """Say whether choosing by measured gain pays, no more strongly than the intervals."""
     rows = mixed[mixed["set"] == ALL].set_index("model")
+    if not rows.loc[GREEDY, "extra_bits"]:
+        return _recovered(rows)
+    choices = rows[rows.index.str.startswith(f"{RANDOM} ")]
+    worse = int((choices["minus_greedy"] > 0).sum())
+    return (
+        f"{_recovered(rows)} NLL of the chosen less that of random ones: "
+        f"{_interval(rows.loc[GREEDY], 'minus_random')} nats per token (lower than {worse} of "
+        f"{len(choices)} random choices); NLL of the last blocks less that of the chosen: "
+        f"{_interval(rows.loc[LAST], 'minus_greedy')}."
+    )
+
+
+def mixed_answer(mixed: pd.DataFrame, folder: str) -> str:
+    """Say for the summary what choosing modules by measuring is worth.
+
+    Args:
+        mixed: rows of mixed_precision.csv.
+        folder: of the model's results, for the link.
+    """
+    return (
+        "*Does it pay to measure what to keep in higher precision?* "
+        f"{_recovered(mixed[mixed['set'] == ALL].set_index('model'))} "
+        f"More in [mixed_precision.md]({folder}/mixed_precision.md)."
+    )
+
+
+def _recovered(rows: pd.DataFrame) -> str:
+    """The verdict, and what each choice recovers of the base's mean error."""
     base, greedy = rows.loc[BASE], rows.loc[GREEDY]
     if greedy["extra_bits"] == 0:
         return "No module that fits the budget makes the ranking half better: nothing is mixed."
-    choices = rows[rows.index.str.startswith(f"{RANDOM} ")]
-    worse = int((choices["minus_greedy"] > 0).sum())
     share = {
         name: f"{100 * (1 - rows.loc[name, 'error'] / base['error']):.0f} %"
         for name in (GREEDY, RANDOM, LAST)
@@ -218,10 +244,7 @@ def verdict(mixed: pd.DataFrame) -> str:
         f"{_compared(greedy)} With {greedy['extra_bits']:.2f} more bits per weight, the modules "
         f"chosen by measuring recover {share[GREEDY]} of the base's mean error on documents that "
         f"took no part in choosing, random modules {share[RANDOM]}, modules of the last blocks "
-        f"{share[LAST]}. NLL of the chosen less that of random ones: "
-        f"{_interval(greedy, 'minus_random')} nats per token (lower than {worse} of "
-        f"{len(choices)} random choices); NLL of the last blocks less that of the chosen: "
-        f"{_interval(rows.loc[LAST], 'minus_greedy')}."
+        f"{share[LAST]}."
     )
 
 
