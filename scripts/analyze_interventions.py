@@ -25,8 +25,8 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis.intervention_report import intervention_markdown
-    from lowbit.analysis.interventions import intervention_table
+    from lowbit.analysis.mechanisms.intervention_report import intervention_markdown
+    from lowbit.analysis.mechanisms.interventions import intervention_table
     from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.analysis.tables import document_ids
     from lowbit.files import read_json, write_csv, write_text

@@ -28,7 +28,12 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis.mixed_tables import Plan, mixed_markdown, mixed_table, ranking_table
+    from lowbit.analysis.mechanisms.mixed_precision_tables import (
+        Plan,
+        mixed_markdown,
+        mixed_table,
+        ranking_table,
+    )
     from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.files import read_json, write_csv, write_text
     from lowbit.settings import parse_settings

@@ -30,8 +30,8 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis.patching import patching_table
-    from lowbit.analysis.patching_report import patching_markdown
+    from lowbit.analysis.mechanisms.patching import patching_table
+    from lowbit.analysis.mechanisms.patching_report import patching_markdown
     from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.analysis.tables import document_ids
     from lowbit.claims.judging import Study

@@ -26,8 +26,8 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis import residual_analysis
-    from lowbit.analysis.outliers import outlier_dimensions
+    from lowbit.analysis.mechanisms import residual_norms as residual_analysis
+    from lowbit.analysis.mechanisms.outliers import outlier_dimensions
     from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.files import write_csv
     from lowbit.settings import parse_settings

@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis import layer_trace
+    from lowbit.analysis.mechanisms import layer_trace
     from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.analysis.tables import document_ids
     from lowbit.files import write_csv

@@ -1,6 +1,6 @@
 """Set the norm of the residual stream, in full-precision and quantized models, and score again.
 
-On each method's D_large and D_ctrl; what is changed is listed in lowbit/engine/interventions.py.
+On each method's D_large and D_ctrl; lowbit/experiments/interventions.py lists what is changed.
 """
 
 import argparse
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from lowbit.analysis.matched_documents import MatchedDocuments
+    from lowbit.analysis.mechanisms.matched_documents import MatchedDocuments
     from lowbit.engine.engine import Engine
-    from lowbit.engine.interventions import Intervention
     from lowbit.engine.walk import Stream
+    from lowbit.experiments.interventions import Intervention
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,11 +43,11 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis.matched_documents import choose_documents
+    from lowbit.analysis.mechanisms.matched_documents import choose_documents
     from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
-    from lowbit.engine.interventions import NORM_INPUT
-    from lowbit.engine.sham import check_sham
     from lowbit.engine.walk import FULL
+    from lowbit.experiments.interventions import NORM_INPUT
+    from lowbit.experiments.sham import check_sham
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
@@ -83,8 +83,8 @@ def intervene(
     import pandas as pd
     from tqdm import tqdm
 
-    from lowbit.engine.edited_documents import document_nll, walks
-    from lowbit.engine.interventions import check_norms, list_interventions
+    from lowbit.experiments.edited_documents import document_nll, walks
+    from lowbit.experiments.interventions import check_norms, list_interventions
 
     found, left_out = list_interventions(engine, stream, documents.norms, documents.partners)
     packs = [each.pack(stream.name) for each in found]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lowbit.engine.engine import Engine
-    from lowbit.engine.module_precision import HigherPrecision
     from lowbit.engine.walk import Stream
+    from lowbit.experiments.module_precision import HigherPrecision
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,9 +54,9 @@ def main() -> None:
     import numpy as np
     import pandas as pd
 
-    from lowbit.analysis.mixed_precision import HIGHER, choose, halves, recovered_nll
+    from lowbit.analysis.mechanisms.mixed_precision import HIGHER, choose, halves, recovered_nll
     from lowbit.engine.engine import Engine
-    from lowbit.engine.module_precision import HigherPrecision, check_scales
+    from lowbit.experiments.module_precision import HigherPrecision, check_scales
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
@@ -98,8 +98,8 @@ def restore_each(
     import pandas as pd
     from tqdm import tqdm
 
-    from lowbit.engine.edited_documents import document_nll, read_once, walks
     from lowbit.engine.edits import Edited
+    from lowbit.experiments.edited_documents import document_nll, read_once, walks
 
     base = read_once(base)
     packs = [
@@ -142,10 +142,10 @@ def score_models(
     import pandas as pd
     from tqdm import tqdm
 
-    from lowbit.analysis.mixed_precision import BASE
-    from lowbit.engine.edited_documents import EDITS_AT_ONCE
-    from lowbit.engine.scoring import join, score_documents
+    from lowbit.analysis.mechanisms.mixed_precision import BASE
     from lowbit.engine.walk import FULL
+    from lowbit.experiments.edited_documents import EDITS_AT_ONCE
+    from lowbit.experiments.scoring import join, score_documents
 
     names = list(models)
     groups = [names[at : at + EDITS_AT_ONCE] for at in range(0, len(names), EDITS_AT_ONCE)]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from lowbit.engine.conditions import Condition
     from lowbit.engine.engine import Engine
+    from lowbit.experiments.conditions import Condition
 
 SETS = ("large", "control")
 
@@ -54,8 +54,8 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.engine.conditions import list_conditions
     from lowbit.engine.engine import Engine
+    from lowbit.experiments.conditions import list_conditions
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
@@ -106,8 +106,8 @@ def patch_method(
     import numpy as np
     from tqdm import tqdm
 
-    from lowbit.engine.patching import condition_nll, groups
     from lowbit.engine.walk import FULL
+    from lowbit.experiments.patching import condition_nll, groups
 
     name, record = method["name"], Path(method["record"])
     quantized, donor = engine.quantized(name, record), engine.donor(name, record, token_ids)
@@ -129,8 +129,8 @@ def condition_table(
         documents: method, sets_of, set, doc_id.
         nll: [documents] by stream and condition.
     """
-    from lowbit.engine.conditions import NONE
     from lowbit.engine.walk import FULL
+    from lowbit.experiments.conditions import NONE
 
     values = {
         "kind": condition.kind,

@@ -27,7 +27,7 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.analysis.tables import methods_from_config
-    from lowbit.engine.conditions import SINGLE, SUFFIX
+    from lowbit.experiments.conditions import SINGLE, SUFFIX
     from lowbit.figures import patching, plotting
     from lowbit.settings import parse_json
 

@@ -32,10 +32,11 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis import prediction_fit, prediction_tables
     from lowbit.analysis.error_sets import require_documents_of
-    from lowbit.analysis.prediction_report import prediction_markdown
-    from lowbit.analysis.predictions import make_targets, predictions_table
+    from lowbit.analysis.prediction import fit as prediction_fit
+    from lowbit.analysis.prediction import tables as prediction_tables
+    from lowbit.analysis.prediction.feature_sets import make_targets, predictions_table
+    from lowbit.analysis.prediction.report import prediction_markdown
     from lowbit.analysis.statistics import BootstrapSettings, resample_counts
     from lowbit.files import read_json, write_csv, write_parquet, write_text
     from lowbit.inputs.tokens import read_texts, read_tokens

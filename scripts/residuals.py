@@ -27,7 +27,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from lowbit.engine.engine import Engine
-    from lowbit.engine.residuals import measure_residuals, norm_weights
+    from lowbit.experiments.residuals import measure_residuals, norm_weights
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)

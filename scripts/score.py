@@ -92,8 +92,8 @@ def score(
     from tqdm import tqdm
 
     from lowbit.engine.engine import Engine
-    from lowbit.engine.scoring import join, score_documents
     from lowbit.engine.walk import FULL
+    from lowbit.experiments.scoring import join, score_documents
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)

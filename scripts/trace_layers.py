@@ -35,7 +35,7 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.engine.engine import Engine
-    from lowbit.engine.trace import exit_nll, mlp_differences
+    from lowbit.experiments.trace import exit_nll, mlp_differences
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lowbit.engine.conditions import (
+from lowbit.experiments.conditions import (
     ALL_WEIGHTS,
     GATE_INPUT,
     GATE_PROJECTION,

@@ -19,7 +19,7 @@ from bench.patching_contender import CONDITIONS, CONTENDERS, Pair
 from bench.random_llama import write_model
 from bench.shape import Shape
 from lowbit.engine.engine import Engine
-from lowbit.engine.scoring import score_documents
+from lowbit.experiments.scoring import score_documents
 
 SHAPE = Shape(hidden=64, intermediate=96, layers=2, heads=4, vocabulary=128)
 

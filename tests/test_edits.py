@@ -1,6 +1,7 @@
 """Edited streams: patched, scaled, with weights put back; against plain hooks and known answers."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,36 +81,34 @@ def test_patching_equals_plain_hooks(name: str) -> None:
         assert np.abs(losses[role] - losses["noisy"]).max() > 1e-4, role
 
 
+def keep(kept: dict[int, Tensor], index: int, module: nn.Module, *seen: object) -> None:
+    """Hook of the donor: `seen` ends with the input or the output."""
+    kept[index] = (seen[-1][0] if isinstance(seen[-1], tuple) else seen[-1]).clone()
+
+
+def give(kept: dict[int, Tensor], index: int, module: nn.Module, *seen: object) -> object:
+    """Hook of the patched model: the donor's activation in place of its own."""
+    return (kept[index], *seen[-1][1:]) if isinstance(seen[-1], tuple) else kept[index]
+
+
 def plainly_patched(
     donor: nn.Module, model: nn.Module, decoder: Decoder, role: str, blocks: frozenset[int]
 ) -> np.ndarray:
     """Per-token NLL of `model` with a role's activation taken from `donor`, by plain hooks."""
     kept: dict[int, Tensor] = {}
     handles = []
-
-    def first(output: object) -> Tensor:
-        return output[0] if isinstance(output, tuple) else output
-
     for index in blocks:
         place, side = decoder.sites[index][role]
-        of_donor, of_model = (
-            each.get_submodule(".".join(filter(None, (decoder.blocks_name, str(index), place))))
-            for each in (donor, model)
-        )
-        if side == "input":
-            keep = lambda m, args, i=index: kept.__setitem__(i, args[0].clone())  # noqa: E731
-            give = lambda m, args, i=index: (kept[i], *args[1:])  # noqa: E731
-            handles += [of_donor.register_forward_pre_hook(keep)]
-            handles += [of_model.register_forward_pre_hook(give)]
-        else:
-            keep = lambda m, args, out, i=index: kept.__setitem__(i, first(out).clone())  # noqa: E731
-            give = (
-                lambda m, args, out, i=index: (  # noqa: E731
-                    (kept[i], *out[1:]) if isinstance(out, tuple) else kept[i]
-                )
-            )
-            handles += [of_donor.register_forward_hook(keep)]
-            handles += [of_model.register_forward_hook(give)]
+        name = ".".join(filter(None, (decoder.blocks_name, str(index), place)))
+        for each, hook in (
+            (donor, partial(keep, kept, index)),
+            (model, partial(give, kept, index)),
+        ):
+            module = each.get_submodule(name)
+            if side == "input":
+                handles.append(module.register_forward_pre_hook(hook))
+            else:
+                handles.append(module.register_forward_hook(hook))
     with torch.inference_mode():
         donor(IDS)
         log_probabilities = model(IDS).logits.double().log_softmax(-1)[:, :-1]

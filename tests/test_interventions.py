@@ -20,23 +20,23 @@ from run_script import run_script
 from tiny_models import build, token_ids
 from torch import Tensor
 
-from lowbit.analysis.matched_documents import match
-from lowbit.engine import sham
+from lowbit.analysis.mechanisms.matched_documents import match
 from lowbit.engine.decoder import Tap
-from lowbit.engine.edited_documents import EDITS_AT_ONCE, document_nll, walks
 from lowbit.engine.edits import Edit, Edited, Scaling
 from lowbit.engine.engine import Engine
-from lowbit.engine.interventions import (
+from lowbit.engine.streams import block_parameters
+from lowbit.engine.walk import Stream, walk
+from lowbit.errors import GateError
+from lowbit.experiments import sham
+from lowbit.experiments.edited_documents import EDITS_AT_ONCE, document_nll, walks
+from lowbit.experiments.interventions import (
     R,
     check_norms,
     layer_sets,
     list_interventions,
     raised_gamma,
 )
-from lowbit.engine.residuals import measure_residuals
-from lowbit.engine.streams import block_parameters
-from lowbit.engine.walk import Stream, walk
-from lowbit.errors import GateError
+from lowbit.experiments.residuals import measure_residuals
 from lowbit.files import read_json
 
 IDS = token_ids(6).int().numpy()

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lowbit.analysis.intervention_report import (
+from lowbit.analysis.mechanisms.intervention_report import (
     AGAINST,
     DISTURBED,
     NOT_SHOWN,
@@ -17,8 +17,8 @@ from lowbit.analysis.intervention_report import (
     intervention_markdown,
     judge,
 )
-from lowbit.analysis.interventions import COLUMNS, GAP, intervention_table
-from lowbit.analysis.mixed_precision import (
+from lowbit.analysis.mechanisms.interventions import COLUMNS, GAP, intervention_table
+from lowbit.analysis.mechanisms.mixed_precision import (
     BASE,
     GREEDY,
     HIGHER,
@@ -31,7 +31,7 @@ from lowbit.analysis.mixed_precision import (
     rank,
     recovered_nll,
 )
-from lowbit.analysis.mixed_tables import (
+from lowbit.analysis.mechanisms.mixed_precision_tables import (
     Plan,
     mixed_answer,
     mixed_markdown,
@@ -40,7 +40,7 @@ from lowbit.analysis.mixed_tables import (
     verdict,
 )
 from lowbit.analysis.statistics import BootstrapSettings
-from lowbit.engine.interventions import FACTORS, layer_sets
+from lowbit.experiments.interventions import FACTORS, layer_sets
 from lowbit.figures import interventions as intervention_figures
 from lowbit.figures import mixed_precision as mixed_figures
 from lowbit.figures import plotting

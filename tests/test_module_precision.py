@@ -20,11 +20,11 @@ from run_script import run_script
 from tiny_models import build, token_ids
 from torch import nn
 
-from lowbit.analysis.mixed_precision import GREEDY, LAST, halves
-from lowbit.engine.edited_documents import document_nll
+from lowbit.analysis.mechanisms.mixed_precision import GREEDY, LAST, halves
 from lowbit.engine.edits import Edited
-from lowbit.engine.module_precision import FULL_BITS, HigherPrecision, check_scales
 from lowbit.errors import GateError, InputError
+from lowbit.experiments.edited_documents import document_nll
+from lowbit.experiments.module_precision import FULL_BITS, HigherPrecision, check_scales
 from lowbit.files import read_json
 from lowbit.quantization.experts import expert_slices, separate_tensors
 from lowbit.quantization.quantized import dequantize, unfolded

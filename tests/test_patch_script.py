@@ -16,8 +16,12 @@ from tiny_models import build, token_ids
 from torch import Tensor, nn
 
 import patch
-from lowbit.engine import patching
-from lowbit.engine.conditions import (
+from lowbit.engine.decoder import Decoder
+from lowbit.engine.roles import decoder_blocks
+from lowbit.engine.walk import Stream, own_parameters
+from lowbit.errors import GateError, InputError
+from lowbit.experiments import patching
+from lowbit.experiments.conditions import (
     LAST,
     NONE,
     PATCH,
@@ -30,10 +34,6 @@ from lowbit.engine.conditions import (
     list_conditions,
     papers_last,
 )
-from lowbit.engine.decoder import Decoder
-from lowbit.engine.roles import decoder_blocks
-from lowbit.engine.walk import Stream, own_parameters
-from lowbit.errors import GateError, InputError
 from lowbit.files import read_json, sha256, write_json
 from lowbit.quantization.quantized import QuantizedLayer, describe, unfolded, write_quantized
 from lowbit.quantizers import rtn

@@ -13,8 +13,14 @@ from synthetic_patching import BLOCKS, SHARES, make_patching
 from synthetic_study import METHODS, make_residuals, make_scores
 
 from lowbit.analysis.error_sets import ErrorSettings, choose_sets, error_table, sets_table
-from lowbit.analysis.patching import BY_CONSTRUCTION, NO_GAP, TOO_FEW, PatchedSet, patching_table
-from lowbit.analysis.patching_report import patching_answer, patching_markdown
+from lowbit.analysis.mechanisms.patching import (
+    BY_CONSTRUCTION,
+    NO_GAP,
+    TOO_FEW,
+    PatchedSet,
+    patching_table,
+)
+from lowbit.analysis.mechanisms.patching_report import patching_answer, patching_markdown
 from lowbit.analysis.statistics import BootstrapSettings, estimate, resample_counts
 from lowbit.analysis.tables import by_document, document_ids, methods_from_config
 from lowbit.claims.judging import Study, judge

@@ -21,7 +21,7 @@ from lowbit.analysis.error_sets import (
     overlap_table,
     sets_table,
 )
-from lowbit.analysis.residual_analysis import norms_by_set, residual_correlations
+from lowbit.analysis.mechanisms.residual_norms import norms_by_set, residual_correlations
 from lowbit.analysis.statistics import BootstrapSettings
 from lowbit.analysis.tables import by_document, methods_from_config
 from lowbit.figures import correlation as correlation_figures

@@ -20,17 +20,26 @@ from sklearn.model_selection import RepeatedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lowbit.analysis import prediction_fit, text_features
-from lowbit.analysis.prediction_fit import Features, PredictionSettings, predict
-from lowbit.analysis.prediction_metrics import (
+from lowbit.analysis.prediction import fit as prediction_fit
+from lowbit.analysis.prediction import text_features
+from lowbit.analysis.prediction.feature_sets import (
+    ERROR,
+    FEATURE_SETS,
+    LARGE,
+    Targets,
+    predictions_from_table,
+    predictions_table,
+)
+from lowbit.analysis.prediction.fit import Features, PredictionSettings, predict
+from lowbit.analysis.prediction.metrics import (
     auroc_draws,
     average_precision_draws,
     chance_precision,
     partial_correlation_draws,
     r2_draws,
 )
-from lowbit.analysis.prediction_report import norm_verdict, prediction_markdown
-from lowbit.analysis.prediction_tables import (
+from lowbit.analysis.prediction.report import norm_verdict, prediction_markdown
+from lowbit.analysis.prediction.tables import (
     ADDS,
     LOWERS,
     NOTHING,
@@ -41,17 +50,9 @@ from lowbit.analysis.prediction_tables import (
     transfer_table,
     verdict,
 )
-from lowbit.analysis.predictions import (
-    ERROR,
-    FEATURE_SETS,
-    LARGE,
-    Targets,
-    predictions_from_table,
-    predictions_table,
-)
+from lowbit.analysis.prediction.text_features import BigramSurprise
 from lowbit.analysis.statistics import BootstrapSettings, estimate, resample_counts
 from lowbit.analysis.tables import MEAN_OF_METHODS
-from lowbit.analysis.text_features import BigramSurprise
 from lowbit.errors import InputError
 
 TWO_FOLDS = PredictionSettings(folds=2, repeats=1)

@@ -15,8 +15,8 @@ from test_claims import BOOTSTRAP, results
 from test_score_script import ROWS, SETTINGS, write_method, write_model
 
 import trace_layers
-from lowbit.analysis.layer_trace import amplification, exit_curves
-from lowbit.analysis.outliers import outlier_dimensions
+from lowbit.analysis.mechanisms.layer_trace import amplification, exit_curves
+from lowbit.analysis.mechanisms.outliers import outlier_dimensions
 from lowbit.analysis.tables import methods_from_config
 from lowbit.claims.results import ModelResults, NotMeasured
 from lowbit.claims.statistics import STATISTICS

@@ -38,7 +38,7 @@ def main() -> None:
 
     from bench.memory import MIB, memory_mib
     from lowbit.engine.engine import Engine
-    from lowbit.engine.scoring import score_documents
+    from lowbit.experiments.scoring import score_documents
 
     imported = memory_mib("self", "RssAnon")
     if arguments.limit:

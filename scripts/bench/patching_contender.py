@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python put only this folder there
 
-from lowbit.engine.conditions import PATCH, SINGLE, SUFFIX, Condition
+from lowbit.experiments.conditions import PATCH, SINGLE, SUFFIX, Condition
 
 if TYPE_CHECKING:
     import numpy as np

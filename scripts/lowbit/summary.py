@@ -10,13 +10,13 @@ from scipy.stats import binom
 
 from lowbit.analysis.correlation import ALL
 from lowbit.analysis.error_sets import FULL
-from lowbit.analysis.intervention_report import intervention_answer
 from lowbit.analysis.long_tail import DIFFERENCE
-from lowbit.analysis.mixed_tables import mixed_answer
-from lowbit.analysis.patching_report import patching_answer, patching_figures
-from lowbit.analysis.prediction_report import norm_verdict
-from lowbit.analysis.prediction_tables import NOT_MEASURED
-from lowbit.analysis.predictions import EVERYTHING
+from lowbit.analysis.mechanisms.intervention_report import intervention_answer
+from lowbit.analysis.mechanisms.mixed_precision_tables import mixed_answer
+from lowbit.analysis.mechanisms.patching_report import patching_answer, patching_figures
+from lowbit.analysis.prediction.feature_sets import EVERYTHING
+from lowbit.analysis.prediction.report import norm_verdict
+from lowbit.analysis.prediction.tables import NOT_MEASURED
 from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     BootstrapSettings,

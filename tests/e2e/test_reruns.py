@@ -71,7 +71,7 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
     for weights in done.folder.glob("results/models/*/quantized/*/weights.safetensors"):
         weights.unlink()
     assert not done.plan()
-    done.edit("scripts/lowbit/engine/scoring.py")
+    done.edit("scripts/lowbit/experiments/scoring.py")
     assert {"quantize_rtn", "quantize_nf", "quantize_hqq", "score"} <= set(done.plan())
 
 
@@ -88,7 +88,7 @@ def test_deleted_weights_are_made_again_only_when_needed(done: Copy) -> None:
             {"plot_correlation", "plot_errors", "plot_long_tail", "plot_patching"}
             | {"plot_prediction"},
         ),
-        ("engine/scoring", {"score"} | AFTER_SCORES),
+        ("experiments/scoring", {"score"} | AFTER_SCORES),
         ("quantizers/hqq", {"quantize_hqq"} | AFTER_WEIGHTS),
     ],
 )

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lowbit.analysis.patching import NO_GAP, PatchedSet, patched_sets
+from lowbit.analysis.mechanisms.patching import NO_GAP, PatchedSet, patched_sets
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured
-from lowbit.engine.conditions import ALL_WEIGHTS, LAST, NONE, UPPER, name_last, papers_last
+from lowbit.experiments.conditions import ALL_WEIGHTS, LAST, NONE, UPPER, name_last, papers_last
 
 TABLE = "patching"
 """Name of the stage's table: patching.parquet."""

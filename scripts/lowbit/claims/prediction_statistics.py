@@ -5,8 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from lowbit.analysis.prediction_metrics import METRICS, metric_draws
-from lowbit.analysis.predictions import (
+from lowbit.analysis.prediction.feature_sets import (
     BASELINE,
     ERROR,
     Predictions,
@@ -14,6 +13,7 @@ from lowbit.analysis.predictions import (
     make_targets,
     predictions_from_table,
 )
+from lowbit.analysis.prediction.metrics import METRICS, metric_draws
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured
 
 TABLE = "predictions"

@@ -12,8 +12,8 @@ from itertools import combinations
 import numpy as np
 
 from lowbit.analysis.error_sets import FULL
-from lowbit.analysis.prediction_metrics import partial_correlation_draws
-from lowbit.analysis.residual_analysis import RATIO, norm_error_draws, set_draws
+from lowbit.analysis.mechanisms.residual_norms import RATIO, norm_error_draws, set_draws
+from lowbit.analysis.prediction.metrics import partial_correlation_draws
 from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     expected_jaccard,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lowbit.analysis.error_sets import FULL
-from lowbit.analysis.layer_trace import amplification_draws, by_layer
-from lowbit.analysis.residual_analysis import DIFFERENCE, set_draws
+from lowbit.analysis.mechanisms.layer_trace import amplification_draws, by_layer
+from lowbit.analysis.mechanisms.residual_norms import DIFFERENCE, set_draws
 from lowbit.analysis.statistics import mean_draws
 from lowbit.analysis.tables import KURTOSES, PARALLEL_RESIDUAL, norms_by_document
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.interventions import SCALE, SHAM
+from lowbit.analysis.mechanisms.interventions import SCALE, SHAM
 from lowbit.figures import plotting
 
 if TYPE_CHECKING:

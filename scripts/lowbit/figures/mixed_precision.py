@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lowbit.analysis.mixed_precision import BASE, GREEDY, HIGHER, LAST, RANDOM
-from lowbit.analysis.mixed_tables import ALL, LARGE
+from lowbit.analysis.mechanisms.mixed_precision import BASE, GREEDY, HIGHER, LAST, RANDOM
+from lowbit.analysis.mechanisms.mixed_precision_tables import ALL, LARGE
 from lowbit.figures import plotting
 
 if TYPE_CHECKING:

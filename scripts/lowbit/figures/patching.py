@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lowbit.analysis.patching_report import ROLE_NAMES
+from lowbit.analysis.mechanisms.patching_report import ROLE_NAMES
 from lowbit.analysis.tables import Method
-from lowbit.engine.conditions import (
+from lowbit.experiments.conditions import (
     GATE_INPUT,
     GATE_PROJECTION,
     LAST,

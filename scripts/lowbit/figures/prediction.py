@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
 
-from lowbit.analysis.predictions import FEATURE_SETS
+from lowbit.analysis.prediction.feature_sets import FEATURE_SETS
 from lowbit.analysis.tables import MEAN_OF_METHODS, Method
 from lowbit.figures import plotting
 from lowbit.figures.errors import set_contrast

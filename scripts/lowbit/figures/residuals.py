@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from lowbit.analysis.residual_analysis import RATIO
+from lowbit.analysis.mechanisms.residual_norms import RATIO
 from lowbit.analysis.tables import KURTOSES, PARALLEL_RESIDUAL, QUANTITIES, Method
 from lowbit.figures import plotting
 

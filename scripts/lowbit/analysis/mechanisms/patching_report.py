@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.patching import NO_GAP
+from lowbit.analysis.mechanisms.patching import NO_GAP
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
-from lowbit.engine.conditions import (
+from lowbit.experiments.conditions import (
     ALL_WEIGHTS,
     GATE_INPUT,
     GATE_PROJECTION,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.mixed_precision import (
+from lowbit.analysis.mechanisms.mixed_precision import (
     BASE,
     GREEDY,
     HIGHER,

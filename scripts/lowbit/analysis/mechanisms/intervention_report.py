@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.interventions import GAMMA, GAP, SCALE, SHAM_OF, SWAP
+from lowbit.analysis.mechanisms.interventions import GAMMA, GAP, SCALE, SHAM_OF, SWAP
 from lowbit.markdown import number, number_with_interval, table
 
 PAIRS = ((0.71, 1.41), (0.5, 2.0))

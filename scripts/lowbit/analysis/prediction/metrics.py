@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lowbit.analysis.predictions import ERROR, FEATURE_SETS, LARGE, Predictions, Targets
+from lowbit.analysis.prediction.feature_sets import ERROR, FEATURE_SETS, LARGE, Predictions, Targets
 from lowbit.analysis.statistics import pearson_draws, spearman_draws
 
 METRICS = {"r2": ERROR, "spearman": ERROR, "auroc": LARGE, "average_precision": LARGE}

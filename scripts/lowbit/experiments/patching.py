@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowbit.engine.conditions import ALL_WEIGHTS, GATE_INPUT, PATCH, Condition
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.edits import Edit, Edited, Patch, Restoration, edited_nll
 from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
 from lowbit.engine.streams import block_parameters
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
+from lowbit.experiments.conditions import ALL_WEIGHTS, GATE_INPUT, PATCH, Condition
 
 EDITS_AT_ONCE = 16
 """Edited streams in one walk: each holds one more activation of a batch (of a shard, where weights

@@ -9,7 +9,7 @@ scale      norm(x; r(l)) of document x becomes `factor` times what it is in the 
            full-precision model, at every layer l of some layers
 swap       it becomes that of the document's partner
 sham       only the norm before the MLP reads r at `factor` times its norm, r itself stays: RMSNorm
-           and LayerNorm take the factor out again, so nothing may change (`lowbit.engine.sham`)
+           and LayerNorm take the factor out again, so nothing may change (`experiments.sham`)
 swap_sham  the same with the partner's norm over the document's own
 gamma      the smallest |gamma| of the norm before the MLP are raised to the median
 """

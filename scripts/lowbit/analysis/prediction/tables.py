@@ -7,14 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.prediction_metrics import (
-    METRICS,
-    auroc_draws,
-    chance_precision,
-    metric_draws,
-    partial_correlation_draws,
-)
-from lowbit.analysis.predictions import (
+from lowbit.analysis.prediction.feature_sets import (
     ADDED,
     BASELINE,
     ERROR,
@@ -23,6 +16,13 @@ from lowbit.analysis.predictions import (
     LARGE,
     Predictions,
     Targets,
+)
+from lowbit.analysis.prediction.metrics import (
+    METRICS,
+    auroc_draws,
+    chance_precision,
+    metric_draws,
+    partial_correlation_draws,
 )
 from lowbit.analysis.statistics import (
     Estimate,

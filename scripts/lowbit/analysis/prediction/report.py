@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lowbit.analysis.prediction_tables import ADDS, LOWERS, NOT_MEASURED
-from lowbit.analysis.predictions import ADDED, BASELINE, FEATURE_SETS
+from lowbit.analysis.prediction.feature_sets import ADDED, BASELINE, FEATURE_SETS
+from lowbit.analysis.prediction.tables import ADDS, LOWERS, NOT_MEASURED
 from lowbit.analysis.tables import MEAN_OF_METHODS
 from lowbit.markdown import number, number_with_interval, table
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.edits import Edited, Scaling, edited_nll
 from lowbit.engine.engine import Engine
-from lowbit.engine.interventions import FACTORS, NORM_INPUT, layer_sets
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
+from lowbit.experiments.interventions import FACTORS, NORM_INPUT, layer_sets
 
 SHAM_TOLERANCE = 1e-4
 """Largest difference of one token's NLL that epsilon does not explain, nats, float32."""

@@ -21,7 +21,7 @@ from lowbit.analysis.statistics import (
 )
 
 SCALE, SWAP, GAMMA, SHAM, SWAP_SHAM = "scale", "swap", "gamma", "sham", "swap_sham"
-"""Conditions; see `lowbit.engine.interventions`."""
+"""Conditions; see `lowbit.experiments.interventions`."""
 SHAM_OF = {SCALE: SHAM, SWAP: SWAP_SHAM}
 GAP = "gap"
 """In place of a set: D_large less D_ctrl."""

@@ -19,7 +19,7 @@ from lowbit.analysis.statistics import (
     resample_counts,
     summarise,
 )
-from lowbit.engine.conditions import NONE, Condition
+from lowbit.experiments.conditions import NONE, Condition
 
 SETS = ("large", "control")
 CONDITION = ["kind", "role", "layers", "first_block", "last_block"]

@@ -17,9 +17,9 @@ from sklearn.model_selection import RepeatedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lowbit.analysis.predictions import ERROR, FEATURE_SETS, LARGE, Predictions, Targets
+from lowbit.analysis.prediction.feature_sets import ERROR, FEATURE_SETS, LARGE, Predictions, Targets
+from lowbit.analysis.prediction.text_features import BigramSurprise, text_features
 from lowbit.analysis.tables import QUANTITIES, norms_by_document, present_quantities
-from lowbit.analysis.text_features import BigramSurprise, text_features
 from lowbit.errors import InputError
 
 MINIMUM_PER_CLASS = 10

@@ -1,0 +1,1 @@
+"""Statistics over what experiments inside the models measured."""

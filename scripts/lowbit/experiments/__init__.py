@@ -1,0 +1,1 @@
+"""What is done with the walk: scores, residual magnitudes, early exit, patching, interventions."""
