@@ -30,11 +30,13 @@ SETTINGS = {
 GROUP = 16
 
 
-def open_engine(model: nn.Module, batch_size: int = 4) -> Engine:
+def open_engine(
+    model: nn.Module, batch_size: int = 4, dtype: torch.dtype = torch.float32
+) -> Engine:
     """An engine around a model in memory."""
     full = Stream(FULL, own_parameters)
     cpu = torch.device("cpu")
-    return Engine(Decoder(model), full, torch.float32, cpu, batch_size, resident=True)
+    return Engine(Decoder(model.to(dtype)), full, dtype, cpu, batch_size, resident=True)
 
 
 def linear_weights(model: nn.Module) -> dict[str, Tensor]:

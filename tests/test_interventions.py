@@ -154,8 +154,15 @@ def test_the_sham_changes_nothing_that_epsilon_does_not_explain(name: str) -> No
         assert measured["by_epsilon"] > 0
 
 
-def test_what_is_no_sham_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = open_engine(build("llama"))
+def test_rounding_is_no_reason_to_fail_in_bfloat16() -> None:
+    engine = open_engine(build("llama"), dtype=torch.bfloat16)
+    measured = sham.check_sham(engine, engine.full, IDS[:2], 0.0)
+    assert sham.SHAM_TOLERANCE < measured["beyond_epsilon"] <= measured["tolerance"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_sham_is_noticed(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_engine(build("llama"), dtype=dtype)
     real = sham.Scaling
     monkeypatch.setattr(sham, "Scaling", lambda role, factors: real(R, factors))
     with pytest.raises(GateError, match=r"beyond what the norm's epsilon explains.*it is no sham"):
@@ -299,12 +306,23 @@ def test_a_method_without_sets_is_an_error(tmp_path: Path) -> None:
     assert "no D_large or no D_ctrl of 'm'" in intervene(tmp_path, record)
 
 
-def intervene(folder: Path, record: Path) -> str:
+def test_weights_read_block_by_block_give_the_same_scores(tmp_path: Path) -> None:
+    model = write_model(tmp_path, "llama")
+    record = write_method(tmp_path / "m", *folded_layers(model, 3))
+    tables = []
+    for mode in ("resident", "stream"):
+        assert intervene(tmp_path, record, mode) == ""
+        tables.append(pd.read_parquet(tmp_path / "scores.parquet"))
+    pd.testing.assert_frame_equal(*tables, rtol=0, atol=1e-5)
+
+
+def intervene(folder: Path, record: Path, mode: str = "resident") -> str:
     """Run intervene.py; return its error message."""
+    settings = json.dumps(SETTINGS | {"mode": mode})
     return run_script(
         "intervene.py", folder, "--model", "model.json", "--tokens", "tokens.parquet",
         "--errors", "errors.parquet", "--sets", "sets.parquet", "--residuals", "residuals.parquet",
-        "--methods", json.dumps({"m": str(record)}), "--settings", json.dumps(SETTINGS),
+        "--methods", json.dumps({"m": str(record)}), "--settings", settings,
         "--gates", "gates.json", "--output", "scores.parquet",
     )  # fmt: skip
 

@@ -202,6 +202,19 @@ def test_scripts_with_the_unquantized_weights_and_moved_scales(tmp_path: Path) -
     assert (mixed.loc[[GREEDY, LAST], "extra_bits"] <= 1.5).all()
 
 
+def test_weights_read_block_by_block_give_the_same_scores(tmp_path: Path) -> None:
+    model = write_model(tmp_path, "llama")
+    write_method(tmp_path / "rtn2", *folded_layers(model, 2))
+    write_method(tmp_path / "rtn4", quantized_layers(model, 4))
+    found = []
+    for mode in ("resident", "stream"):
+        higher = ("--higher", "rtn4", "--higher-record", "rtn4/method.json")
+        assert mix(tmp_path, *higher, mode=mode) == ""
+        found.append([pd.read_parquet(tmp_path / f"{n}.parquet") for n in ("modules", "models")])
+    for resident, streamed in zip(*found, strict=True):
+        pd.testing.assert_frame_equal(resident, streamed, rtol=0, atol=1e-5)
+
+
 def plain_nll(model: nn.Module, layers: dict) -> np.ndarray:
     """Mean NLL of each document under a plain model with these layers' weights."""
     kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -214,12 +227,12 @@ def plain_nll(model: nn.Module, layers: dict) -> np.ndarray:
     return -logits.gather(-1, ids[:, 1:, None])[..., 0].mean(1).numpy()
 
 
-def mix(folder: Path, *higher: str) -> str:
+def mix(folder: Path, *higher: str, mode: str = "resident") -> str:
     """Run mixed_precision.py; return its error message."""
     return run_script(
         "mixed_precision.py", folder, "--model", "model.json", "--tokens", "tokens.parquet",
         "--base", "rtn2", "--base-record", "rtn2/method.json", *higher, "--extra-bits", 1.5,
-        "--settings", json.dumps(SETTINGS), "--seed", 0, "--gates", "gates.json",
+        "--settings", json.dumps(SETTINGS | {"mode": mode}), "--seed", 0, "--gates", "gates.json",
         "--plan", "plan.json", "--modules", "modules.parquet", "--models", "models.parquet",
     )  # fmt: skip
 

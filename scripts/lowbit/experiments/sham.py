@@ -5,14 +5,15 @@ place of x the result is that of x with epsilon / c^2: nothing changes but what 
 activations are small. That much is measured and reported. What is left is rounding, and the gate.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowbit.engine.decoder import Decoder
-from lowbit.engine.edits import Edited, Scaling, edited_nll
+from lowbit.engine.decoder import Decoder, Tap
+from lowbit.engine.edits import Donated, Edited, Scaling, edited_nll
 from lowbit.engine.engine import Engine
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
@@ -29,11 +30,12 @@ def check_sham(
 ) -> dict[str, float]:
     """Scale what the norm alone reads, by every factor at every set of layers.
 
-    In bfloat16 rounding alone exceeds float32's tolerance, so the measured noise floor sets it.
+    In bfloat16 rounding alone exceeds float32's tolerance. Then the noise floor sets it, or what
+    scaling by a factor and back changes, where that is more.
 
     Returns:
-        Largest changes of one token's NLL, nats: `by_epsilon`, all that the factor changes, and
-        `beyond_epsilon`, what another epsilon does not explain.
+        Largest changes of one token's NLL, nats: `by_epsilon`, all that the factor changes,
+        `beyond_epsilon`, what another epsilon does not explain, and `tolerance`.
 
     Raises:
         GateError: `beyond_epsilon` is above the tolerance.
@@ -44,14 +46,30 @@ def check_sham(
         for factor in FACTORS
     ]
     by_epsilon, beyond = (float(max(column)) for column in zip(*changes, strict=True))
-    tolerance = max(SHAM_TOLERANCE, 4 * noise_floor)
+    tolerance = max(SHAM_TOLERANCE, 4 * noise_floor, 4 * _rounding(engine, stream, token_ids))
     if not beyond <= tolerance:
         raise GateError(
             f"scaling what only the norm before the MLP reads changed {stream.name} by "
             f"{beyond:.3g} nats per token beyond what the norm's epsilon explains; "
             f"{tolerance:.3g} is allowed: it is no sham."
         )
-    return {"by_epsilon": by_epsilon, "beyond_epsilon": beyond}
+    return {"by_epsilon": by_epsilon, "beyond_epsilon": beyond, "tolerance": tolerance}
+
+
+@dataclass(frozen=True)
+class RoundTrip(Scaling):
+    """Scale an activation and scale it back, so that only rounding is left."""
+
+    def taps(self, index: int, rows: slice, donated: Donated) -> Mapping[str, Tap]:
+        factor = self.factors[index]
+        return {self.role: lambda activation: activation * factor / factor}
+
+
+def _rounding(engine: Engine, stream: Stream, token_ids: NDArray[np.int32]) -> float:
+    """Largest change of one token's NLL by rounding what every norm reads, nats."""
+    edit = RoundTrip(NORM_INPUT, dict.fromkeys(range(len(engine.decoder)), FACTORS[1]))
+    batches = edited_nll(engine, [stream], {"back": Edited(stream.name, edit)}, token_ids)
+    return max(float(np.abs(batch["back"] - batch[stream.name]).max()) for batch in batches)
 
 
 def _changes(
