@@ -29,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Walk all models side by side: all documents for the MLPs, those of the sets for the exits."""
+    """Walk models side by side: a method's sets for its early exit, all documents for the MLPs."""
     arguments = parse_arguments()
     import numpy as np
     import pandas as pd
@@ -43,12 +43,17 @@ def main() -> None:
     doc_ids, token_ids = read_tokens(arguments.tokens)
     write_json(arguments.gates, engine.check(variants, token_ids))
     sets = pd.read_parquet(arguments.sets)
-    chosen = sets["method"].isin(arguments.methods) & sets["set"].isin(["large", "control"])
-    member = np.isin(doc_ids, sets.loc[chosen, "doc_id"])
-    streams = [engine.full, *variants]
-    exits = collect(exit_nll(engine, streams, token_ids[member]), sum(member), "early exit")
-    names = {key: {"model": key[0], "quantity": key[1]} for key in exits}
-    write_parquet(arguments.exits, by_layer(np.array(doc_ids)[member], exits, names, "nll"))
+    parts = []
+    for variant in variants:
+        mine = (sets["method"] == variant.name) & sets["set"].isin(["large", "control"])
+        member = np.isin(doc_ids, sets.loc[mine, "doc_id"])
+        batches = exit_nll(engine, [engine.full, variant], token_ids[member])
+        exits = collect(batches, sum(member), f"early exit, {variant.name}")
+        names = {key: {"model": key[0], "quantity": key[1]} for key in exits}
+        parts.append(by_layer(np.array(doc_ids)[member], exits, names, "nll"))
+    # A document in the sets of several methods was read out of the full model each time.
+    exits = pd.concat(parts).drop_duplicates(["model", "quantity", "doc_id", "layer"])
+    write_parquet(arguments.exits, exits)
     found = collect(mlp_differences(engine, variants, token_ids), len(doc_ids), "MLP outputs")
     names = {method: {"method": method} for method in found}
     write_parquet(arguments.differences, by_layer(doc_ids, found, names, "mean_squared_difference"))
