@@ -55,10 +55,11 @@ wildcard_constraints:
 
 
 # The threads of a job come from the config, not from the machine: they change sums in the last bits.
-# Memory that activations leave is kept for the next ones, not given back to the kernel each time,
-# which would have to clear it again (glibc; a tenth to a fifth of the time of a forward pass).
+# They sleep while they wait for each other (OpenMP would spin, and take the time of whatever else
+# runs on the machine: several times slower). Memory that activations leave is kept for the next
+# ones, not given back to the kernel each time, which would clear it again (glibc; a tenth or more).
 shell.prefix(
-    "set -euo pipefail; export PYTHONNOUSERSITE=1 "
+    "set -euo pipefail; export PYTHONNOUSERSITE=1 OMP_WAIT_POLICY=PASSIVE "
     f"OMP_NUM_THREADS={THREADS} OPENBLAS_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS} "
     f"MALLOC_MMAP_THRESHOLD_={2**25} MALLOC_TRIM_THRESHOLD_={2**29}; "
 )
