@@ -90,10 +90,13 @@ def test_a_tiny_study_has_tables_and_figures_without_intervals():
     assert shares["share_low"].isna().all()
     assert shares["note"].str.contains(TOO_FEW).all()
     text = patching_answer(shares, "m")
-    assert text.count("nothing can be said: it has too few documents") == 2
+    assert text.count("nothing can be said: it has too few documents.") == 2
+    assert "  " not in text
     assert "| 0.9" in patching_markdown(shares, NO_PAPER, "m", 0.95)
     methods = methods_from_config(METHODS)
-    figures.share_by_role(shares, methods)
+    roles = figures.share_by_role(shares, methods)
+    assert "What overwriting one activation restores" in texts(roles)
+    assert roles.axes[0].get_xlim()[1] >= shares.loc[shares["layers"] == "upper", "share"].max()
     figures.last_blocks(shares, methods)
     figures.share_by_block(shares[shares["method"] == "nf3"], methods, "single")
 
@@ -383,11 +386,11 @@ def test_figures_show_every_method_role_and_set(shares):
     large = shares[(shares["method"] == "rtn3") & (shares["set"] == "large")]
     down = large[(large["role"] == "mlp_down") & (large["layers"] == "upper")]["share"].item()
     assert bars[0].get_width() == pytest.approx(down)
-    assert "MLP output (h_down) restores most on D_large" in texts(roles)
+    assert "MLP output (h_down) restores most on D_large on average: 0." in texts(roles)
     assert "blocks 4 to 6" in texts(roles).replace("\n", " ")
     last = figures.last_blocks(shares, methods)
     assert len(last.axes) == 3
-    assert "Weights of the last block of 6 restore 0.0" in texts(last).replace("\n", " ")
+    assert "weights of the last block of 6 restore on D_large: 0.0" in texts(last)
     for layers, count in (("single", 7), ("suffix", 5)):
         maps = figures.share_by_block(shares[shares["method"] != "nf3"], methods, layers)
         panels = [axes for axes in maps.axes if axes.get_title(loc="left")]

@@ -100,11 +100,13 @@ def last_blocks(shares: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         axes.legend(loc="lower right", frameon=True)
     _label_edges(panels, "last blocks with full-precision weights", "share of the damage restored")
     count = papers_last(blocks)
-    of_paper = rows[(rows["layer"] == count) & (rows["set"] == "large")]["share"].dropna()
-    span = f"{of_paper.min():.2f} to {of_paper.max():.2f}" if len(of_paper) else "no part"
+    known = rows[(rows["layer"] == count) & (rows["set"] == "large") & rows["low"].notna()]
+    headline = f"What full-precision weights of the {name_last(count, blocks)} restore"
+    if len(known):
+        headline += f" on D_large: {_span(known['share'])} of the damage"
     plotting.title(
         figure,
-        f"Weights of the {name_last(count, blocks)} restore {span} of the damage on D_large",
+        headline,
         f"Vertical line: the paper's share of blocks (7 of 40), here {count} of {blocks}. With all "
         f"{blocks} everything is restored by construction. Bands: bootstrap intervals over "
         "documents.",
@@ -195,8 +197,9 @@ def _bar_panel(axes: "Axes", rows: pd.DataFrame) -> None:
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:
     """Limits of the axis of shares: 0 to 1 and all intervals, as far as `SHOWN`."""
-    low, high = rows["share_low"].min(), rows["share_high"].max()
-    return max(SHOWN[0], np.nanmin([-0.05, low])), min(SHOWN[1], np.nanmax([1.05, high]))
+    values = rows[["share", "share_low", "share_high"]].to_numpy()
+    low, high = np.nanmin([-0.05, *values.flat]), np.nanmax([1.05, *values.flat])
+    return max(SHOWN[0], low), min(SHOWN[1], high)
 
 
 def _map_panel(axes: "Axes", rows: pd.DataFrame, roles: Sequence[str], limit: float) -> None:
@@ -226,17 +229,22 @@ def _map_panel(axes: "Axes", rows: pd.DataFrame, roles: Sequence[str], limit: fl
 
 
 def _role_headline(rows: pd.DataFrame) -> str:
-    """Name the module output with the largest mean share on D_large, and that share."""
+    """Name the module output with the largest mean share on D_large, where there are intervals."""
     large = rows[(rows["set"] == "large") & rows["role"].isin(MODULE_OUTPUTS)]
-    means = large.groupby("role", sort=False)["share"].mean().dropna()
-    if means.empty:
+    large = large[large["share_low"].notna()]
+    if large.empty:
         return "What overwriting one activation restores"
-    best = means.idxmax()
-    shown = large.loc[large["role"] == best, "share"].dropna()
+    best = large.groupby("role", sort=False)["share"].mean().idxmax()
     return (
-        f"Of the module outputs, {ROLE_NAMES[best]} restores most on D_large: "
-        f"{shown.min():.2f} to {shown.max():.2f}"
+        f"Of the module outputs, {ROLE_NAMES[best]} restores most on D_large on average: "
+        f"{_span(large.loc[large['role'] == best, 'share'])}"
     )
+
+
+def _span(shares: pd.Series) -> str:
+    """'0.12 to 0.34', or one number."""
+    ends = [f"{shares.min():.2f}", f"{shares.max():.2f}"]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _names(rows: pd.DataFrame, methods: Sequence[Method]) -> list[str]:

@@ -204,7 +204,7 @@ def patching_answer(shares: pd.DataFrame, folder: str) -> str:
         _late_weights(run[run["set"] == "large"], count, blocks),
         f"More in [patching.md]({folder}/patching.md).",
     ]
-    return " ".join(parts)
+    return " ".join(part for part in parts if part)
 
 
 def patching_figures(shares: pd.DataFrame) -> dict[str, str]:
