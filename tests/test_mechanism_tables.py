@@ -168,7 +168,7 @@ def row_of(sign: int, directed: bool = True, damage: float = 0.0) -> pd.Series:
     values |= {f"beyond_sham{end}": values[name] for name, end in ends.items()}
     inverse = (against - 0.5, against + 0.5)
     values |= dict(zip(("against_inverse_low", "against_inverse_high"), inverse, strict=True))
-    return pd.Series(values | {"nll_full_change": damage})
+    return pd.Series(values | {"nll_full_change": damage, "n": 5})
 
 
 @pytest.mark.parametrize(
@@ -200,6 +200,14 @@ def test_the_sham_counts_where_there_is_one() -> None:
     assert judge(shrunk, row_of(-1)) == PARTLY
     shrunk["beyond_sham"] = np.nan
     assert judge(shrunk, row_of(-1)) == SUPPORTED
+
+
+def test_too_few_documents_are_not_judged() -> None:
+    scores = changes(0.1, damage=0.01, closing=0.4)
+    few = tabulated(scores[~scores["doc_id"].isin([*LARGE[4:], *CONTROL[4:]])])
+    assert conclusion(few).startswith("Not judged: D_large or D_ctrl has fewer than 5 documents")
+    assert "Not judged" in intervention_answer(few, "tiny")
+    assert "| too few documents |" in intervention_markdown(few, "tiny", 0.95)
 
 
 def test_what_is_left_out_has_a_row_and_a_line() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.mechanisms.interventions import GAMMA, GAP, SCALE, SHAM_OF, SWAP
+from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
 from lowbit.markdown import number, number_with_interval, table
 
 PAIRS = ((0.71, 1.41), (0.5, 2.0))
@@ -21,6 +22,7 @@ DISTURBED = "any disturbance does it"
 PARTLY = "one direction only"
 AGAINST = "the opposite"
 NOT_SHOWN = "not shown"
+TOO_FEW = "too few documents"
 MOVES = (SUPPORTED, STRAINED)
 """Verdicts by which errors move as they would if the norm were a cause."""
 
@@ -47,7 +49,7 @@ each set the two factors differ so. *{SUPPORTED}*: all of that holds with whole 
 what the norm does in a model pushed away from its own states. *{DISTURBED}*: the first two hold,
 but shrinking and enlarging do not differ so in both sets: D_large was chosen for its errors, which
 any disturbance brings nearer to the mean. *{PARTLY}*: one of the two holds. *{AGAINST}*: whole
-intervals on the other sides.
+intervals on the other sides. *{TOO_FEW}*: fewer than {MINIMUM_DOCUMENTS} in one of the sets.
 """
 SWAPPING = """\
 ## Swapping norms
@@ -65,6 +67,10 @@ paper finds that the largest dimensions of r meet them. Without a sham.
 
 
 NO_STREAM = "Not measured: this architecture has no residual stream between attention and MLP."
+FEW_DOCUMENTS = (
+    f"Not judged: D_large or D_ctrl has fewer than {MINIMUM_DOCUMENTS} documents; raise "
+    "documents.n."
+)
 
 
 class Judged(NamedTuple):
@@ -84,6 +90,8 @@ def judge(shrunk: pd.Series, enlarged: pd.Series) -> str:
         shrunk: of D_ctrl with r shrunk.
         enlarged: of D_large with r enlarged.
     """
+    if min(shrunk["n"], enlarged["n"]) < MINIMUM_DOCUMENTS:
+        return TOO_FEW
     (_, shrunk_low, shrunk_high), (_, enlarged_low, enlarged_high) = map(beyond, (shrunk, enlarged))
     raised, lowered = shrunk_low > 0, enlarged_high < 0
     if shrunk_high < 0 and enlarged_low > 0:
@@ -120,10 +128,9 @@ def beyond(row: pd.Series) -> tuple[float, float, float]:
 
 def conclusion(interventions: pd.DataFrame) -> str:
     """Say in a few sentences what the milder scaling of the upper half, and swapping, support."""
-    main = _main(interventions)
-    if not main:
-        return NO_STREAM
-    gaps = _gaps(interventions)
+    main, gaps = _main(interventions), _gaps(interventions)
+    if reason := _not_judged(main):
+        return reason
     words = [_last_word(main, gaps), _scaling_words(main), _cause_words(main), _swap_words(gaps)]
     return " ".join(words)
 
@@ -136,7 +143,8 @@ def intervention_answer(interventions: pd.DataFrame, folder: str) -> str:
         folder: of the model's results, for the link.
     """
     main, gaps = _main(interventions), _gaps(interventions)
-    words = [_last_word(main, gaps), _cause_words(main), _swap_words(gaps)] if main else [NO_STREAM]
+    reason = _not_judged(main)
+    words = [reason or f"{_last_word(main, gaps)} {_cause_words(main)} {_swap_words(gaps)}"]
     return " ".join(
         [
             "*Does a small residual norm make inputs break?*",
@@ -153,6 +161,13 @@ def _main(interventions: pd.DataFrame) -> list[Judged]:
         for each in judge_all(interventions)
         if each.shrunk["layers"] == MAIN_LAYERS and each.shrunk["factor"] == MAIN_PAIR[0]
     ]
+
+
+def _not_judged(main: Sequence[Judged]) -> str:
+    """Why nothing can be said, or ''."""
+    if not main:
+        return NO_STREAM
+    return FEW_DOCUMENTS if any(each.verdict == TOO_FEW for each in main) else ""
 
 
 def _gaps(interventions: pd.DataFrame) -> list[pd.Series]:
