@@ -125,7 +125,8 @@ def _quantize_block(
     if hasattr(implementation, "quantize_block"):
         made = implementation.quantize_block(block, **settings)
     else:
-        weights = {name: linear.weight.detach() for name, linear in block.linears.items()}
+        # On the CPU: codebooks are made there, and hqq works there.
+        weights = {name: linear.weight.detach().cpu() for name, linear in block.linears.items()}
         made = QuantizedBlock(
             {name: implementation.quantize(weight, **settings) for name, weight in weights.items()}
         )

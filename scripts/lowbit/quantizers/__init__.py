@@ -3,7 +3,7 @@
 A module has `LIBRARIES`, the distributions whose versions the record names, and one of
 
     quantize(weight, **settings) -> QuantizedLayer
-        for a float32 weight `[out, in]`, where nothing else is needed;
+        for a float32 weight `[out, in]` on the CPU, where nothing else is needed;
     quantize_block(block, **settings) -> QuantizedBlock
         for a `CalibratedBlock`, where the quantizer looks at activations.
 
