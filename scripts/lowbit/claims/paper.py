@@ -1,6 +1,6 @@
 """A paper's claims as data: what a claims file holds, and how it is checked when read.
 
-`judging` turns these into verdicts; `claim_statistics` measures them.
+`judging` turns these into verdicts; `statistics` measures them.
 """
 
 from collections.abc import Container, Mapping
