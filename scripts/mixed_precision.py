@@ -54,7 +54,13 @@ def main() -> None:
     import numpy as np
     import pandas as pd
 
-    from lowbit.analysis.mechanisms.mixed_precision import HIGHER, choose, halves, recovered_nll
+    from lowbit.analysis.mechanisms.mixed_precision import (
+        HIGHER,
+        choose,
+        halves,
+        recovered_nll,
+        require_budget,
+    )
     from lowbit.engine.engine import Engine
     from lowbit.experiments.module_precision import HigherPrecision, check_scales
     from lowbit.inputs.tokens import read_tokens
@@ -67,6 +73,9 @@ def main() -> None:
         others[HIGHER] = engine.quantized(arguments.higher, arguments.higher_record)
     gates: dict[str, Any] = engine.check([base, *others.values()], token_ids)
     precision = HigherPrecision(engine, arguments.base_record, arguments.higher_record)
+    modules = pd.DataFrame([{"module": m.name, **asdict(m)} for m in precision.modules])
+    modules = modules.drop(columns="linears")
+    require_budget(modules, arguments.extra_bits)
     scales = check_scales(engine, arguments.base_record, base, token_ids)
     gates[base.name]["moved_scales"] = scales
     write_json(arguments.gates, gates)
@@ -75,8 +84,6 @@ def main() -> None:
     ids = np.array(doc_ids)
     restored = restore_each(engine, precision, base, ids[ranking], token_ids[ranking])
     write_parquet(arguments.modules, restored)
-    modules = pd.DataFrame([{"module": m.name, **asdict(m)} for m in precision.modules])
-    modules = modules.drop(columns="linears")
     recovered = recovered_nll(restored, modules)
     chosen = choose(recovered, modules, arguments.extra_bits, arguments.seed)
     plan = {"base": arguments.base, "higher": arguments.higher, "extra_bits": arguments.extra_bits}

@@ -30,6 +30,7 @@ from lowbit.analysis.mechanisms.mixed_precision import (
     halves,
     rank,
     recovered_nll,
+    require_budget,
 )
 from lowbit.analysis.mechanisms.mixed_precision_tables import (
     Plan,
@@ -40,6 +41,7 @@ from lowbit.analysis.mechanisms.mixed_precision_tables import (
     verdict,
 )
 from lowbit.analysis.statistics import BootstrapSettings
+from lowbit.errors import InputError
 from lowbit.experiments.interventions import FACTORS, layer_sets
 from lowbit.figures import interventions as intervention_figures
 from lowbit.figures import mixed_precision as mixed_figures
@@ -258,6 +260,12 @@ def test_extra_bits_are_a_mean_over_all_weights() -> None:
     extra = extra_per_weight(modules_table())
     np.testing.assert_allclose(extra, [0.125, 0.125, 0.25, 0.125, 0.125, 0.25])
     assert extra.sum() == pytest.approx(1)
+
+
+def test_a_budget_for_no_module_is_refused() -> None:
+    require_budget(modules_table(), 0.125)
+    with pytest.raises(InputError, match=r"extra_bits is 0\.1, .* write 0\.125 or more"):
+        require_budget(modules_table(), 0.1)
 
 
 def test_modules_are_ranked_by_gain_per_bit() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from lowbit.errors import InputError
+
 BASE, HIGHER, GREEDY, LAST, RANDOM = "base", "higher", "greedy", "last blocks", "random"
 """Models: unmixed, all in higher precision, mixed by the ranking, from the end, at random."""
 RANDOM_CHOICES = 10
@@ -41,6 +43,17 @@ def extra_per_weight(modules: pd.DataFrame) -> np.ndarray:
     """
     extra = modules["higher_bits"] - modules["base_bits"]
     return (extra / modules["weights"].sum()).to_numpy(float)
+
+
+def require_budget(modules: pd.DataFrame, extra_bits: float) -> None:
+    """Raise `InputError` unless at least one module fits: else there is nothing to choose."""
+    cheapest = float(extra_per_weight(modules).min())
+    if extra_bits < cheapest:
+        raise InputError(
+            f"mechanisms.mixed_precision.extra_bits is {extra_bits:g}, which is not enough for any "
+            "module (bits per weight, mean over all quantized weights): write "
+            f"{np.ceil(1e6 * cheapest) / 1e6:g} or more"
+        )
 
 
 def rank(recovered: np.ndarray, modules: pd.DataFrame) -> np.ndarray:
