@@ -421,6 +421,13 @@ def test_the_verdict_follows_the_interval(greedy: tuple, words: str) -> None:
     assert "of 10 random choices" in text
 
 
+def test_measuring_does_not_pay_where_the_last_blocks_are_better() -> None:
+    table = Mixed(GAINS).mixed()
+    last = (table["set"] == "all") & (table["model"] == LAST)
+    table.loc[last, ["minus_greedy", "minus_greedy_low", "minus_greedy_high"]] = -0.02, -0.03, -0.01
+    assert verdict(table).startswith("The last blocks are better than modules chosen by measuring")
+
+
 def test_nothing_worth_its_bits_is_said_so() -> None:
     study = Mixed(dict.fromkeys(GAINS, -0.01))
     table = study.mixed()

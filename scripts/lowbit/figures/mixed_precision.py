@@ -57,9 +57,12 @@ def module_ranking(modules: pd.DataFrame, base: str, higher: str) -> "Figure":
     axes.tick_params(axis="y", rotation=0)
     axes.grid(visible=False)
     best = modules.iloc[0]
+    headline = "What each module is worth in higher precision"
+    if best["low"] > 0:
+        headline = f"Worth most in higher precision: {best['projection']} of layer {best['layer']}"
     plotting.title(
         figure,
-        f"Worth most in higher precision: {best['projection']} of layer {best['layer']}",
+        headline,
         f"One module of {base} at a time is given the weights of {higher}. Colour: by how much the "
         f"mean NLL of {best['n']} documents falls, per bit that the model then takes more (bits "
         "per weight, mean over all quantized weights); red: it rises.",
