@@ -83,9 +83,10 @@ def intervene(
     import pandas as pd
     from tqdm import tqdm
 
-    from lowbit.experiments.edited_documents import document_nll, walks
+    from lowbit.experiments.edited_documents import document_nll, read_once, walks
     from lowbit.experiments.interventions import check_norms, list_interventions
 
+    stream = read_once(stream)
     found, left_out = list_interventions(engine, stream, documents.norms, documents.partners)
     packs = [each.pack(stream.name) for each in found]
     total = len(walks(packs)) * len(documents.rows)

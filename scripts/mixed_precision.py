@@ -62,12 +62,13 @@ def main() -> None:
         require_budget,
     )
     from lowbit.engine.engine import Engine
+    from lowbit.experiments.edited_documents import read_once
     from lowbit.experiments.module_precision import HigherPrecision, check_scales
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
     doc_ids, token_ids = read_tokens(arguments.tokens)
-    base = engine.quantized(arguments.base, arguments.base_record)
+    base = read_once(engine.quantized(arguments.base, arguments.base_record))
     others = {}
     if arguments.higher_record is not None:
         others[HIGHER] = engine.quantized(arguments.higher, arguments.higher_record)
@@ -106,9 +107,8 @@ def restore_each(
     from tqdm import tqdm
 
     from lowbit.engine.edits import Edited
-    from lowbit.experiments.edited_documents import document_nll, read_once, walks
+    from lowbit.experiments.edited_documents import document_nll, walks
 
-    base = read_once(base)
     packs = [
         {module.name: Edited(base.name, precision.edit([module], base))}
         for module in precision.modules
@@ -132,7 +132,9 @@ def mixed_models(
 
     modules = {module.name: module for module in precision.modules}
     return {
-        name: edited(name, base, precision.edit([modules[each] for each in names], base))
+        name: edited(
+            f"{base.name}, {name}", base, precision.edit([modules[each] for each in names], base)
+        )
         for name, names in chosen.items()
         if names
     }

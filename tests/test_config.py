@@ -272,6 +272,14 @@ MISTAKES = {
         "mechanisms: {patch_sets_of: awq9}",
         ["mechanisms patch_sets_of is 'awq9', which is no method of this study; write one"],
     ),
+    "a mechanism twice": (
+        "mechanisms: {patch: [single, upper, single]}",
+        ["mechanisms patch has single twice; write it once"],
+    ),
+    "a higher precision that is not higher": (
+        "mechanisms: {mixed_precision: {base: rtn3, higher: rtn2, extra_bits: 0.25}}",
+        ["mixed_precision.higher is rtn2 with 2 bits, the base has 3", "or full"],
+    ),
     "a key twice": ("seed: 1\nseed: 2", ["study.yaml:2: seed stands twice"]),
     "no mapping": ("- 1", ["study.yaml must be a mapping"]),
     "no YAML": ("a: [1", ["study.yaml is not valid YAML"]),

@@ -252,6 +252,16 @@ def test_scales_moved_between_layers_change_nothing(tmp_path: Path) -> None:
         engine.donor("awq4", write_folded(tmp_path / "wrong", model, wrong=True), ids)
 
 
+def test_moved_scales_may_round_in_bfloat16(tmp_path: Path) -> None:
+    model = build("llama").to(torch.bfloat16)
+    full = Stream(FULL, own_parameters)
+    engine = Engine(Decoder(model), full, torch.bfloat16, CPU, 2, resident=True)
+    ids = IDS.int().numpy()
+    assert engine.donor("awq4", write_folded(tmp_path / "right", model), ids) is not full
+    with pytest.raises(GateError, match="with the scales of full, scales of awq4 differs"):
+        engine.donor("awq4", write_folded(tmp_path / "wrong", model, wrong=True), ids)
+
+
 def test_a_method_that_moves_no_scales_is_donated_to_by_the_model_itself(tmp_path: Path) -> None:
     model = build("llama")
     engine = engine_of(model)

@@ -135,7 +135,7 @@ def test_partners_are_as_far_apart_as_their_nll() -> None:
 @pytest.mark.parametrize(
     ("slope", "damage", "closing", "words"),
     [
-        (0.1, 0.01, 0.4, "The evidence supports that a small norm makes inputs break."),
+        (0.1, 0.01, 0.4, "The evidence agrees with a small norm as what makes inputs break."),
         (0.1, 0.5, 0.4, "though scaling changes the full-precision model by more"),
         (0.1, 0.01, 0.0, "it is not shown that the norms that documents have by nature"),
         (0.0, 0.01, 0.4, "That a small norm makes inputs break is not shown."),

@@ -325,6 +325,10 @@ class Study(BaseModel):
     def _methods_exist(cls, mechanisms: Mechanisms, info: ValidationInfo) -> Mechanisms:
         methods = info.data.get("methods")
         mixed = mechanisms.mixed_precision
+        for key in ("methods", "patch"):
+            listed = getattr(mechanisms, key) or []
+            if twice := [name for name in listed if listed.count(name) > 1]:
+                raise ValueError(f"{key} has {twice[0]} twice; write it once")
         named = {f"methods.{n}": name for n, name in enumerate(mechanisms.methods or [])}
         if mechanisms.patch_sets_of:
             named["patch_sets_of"] = mechanisms.patch_sets_of
@@ -336,6 +340,13 @@ class Study(BaseModel):
                 raise ValueError(
                     f"{key} is {name!r}, which is no method of this study; write one of "
                     f"{', '.join((*methods, *allowed))}"
+                )
+        if methods and mixed and mixed.higher != FULL:
+            low, high = methods[mixed.base].bits, methods[mixed.higher].bits
+            if high <= low:
+                raise ValueError(
+                    f"mixed_precision.higher is {mixed.higher} with {high} bits, the base has "
+                    f"{low}; write a method with more bits, or {FULL}"
                 )
         return mechanisms
 

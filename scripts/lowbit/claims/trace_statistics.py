@@ -18,6 +18,9 @@ from lowbit.claims.results import Measurement, ModelResults, NotMeasured
 EXITS, DIFFERENCES, OUTLIERS = "early_exit", "mlp_differences", "outlier_dimensions"
 """Names of the tables."""
 
+MINIMUM_LAYERS = 5
+"""Fewer give no interval over layers."""
+
 DEPARTURE = 0.1
 """Share of the final gap from which on two curves count as apart."""
 
@@ -63,14 +66,19 @@ def kurtosis_difference(results: ModelResults, names: Sequence[str], options: di
 def outlier_gamma_share(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean share of dimensions with a smaller |gamma| than the largest ones of r have.
 
-    Over the upper layers; 0.5 is chance. The interval is over layers, drawn with replacement: over
-    documents the largest dimensions hardly vary.
+    Over the upper layers; 0.5 is chance. The interval is over layers, drawn with replacement, and n
+    is their number: over documents the largest dimensions hardly vary.
     """
     table = results.table(OUTLIERS)
     upper = table[table["layer"] > table["layer"].max() // 2]
     if upper["gamma_share"].isna().all():
         raise NotMeasured("this architecture has no norm before the MLP")
     by_one = upper.groupby("layer")["gamma_share"].mean().to_numpy()
+    if len(by_one) < MINIMUM_LAYERS:
+        raise NotMeasured(
+            f"{len(by_one)} upper layers are too few for an interval over layers: "
+            f"{MINIMUM_LAYERS} are needed"
+        )
     drawn = np.random.default_rng(results.seed).integers(
         0, len(by_one), (results.settings.resamples, len(by_one))
     )
@@ -81,7 +89,7 @@ def outlier_gamma_share(results: ModelResults, names: Sequence[str], options: di
         f"largest {places} dimensions of {len(by_one)} upper layers, interval over layers; rank of "
         f"the largest one's gamma {ranks.min():.0f} to {ranks.max():.0f}"
     )
-    return results.measure(draws, [], detail)
+    return results.measure(draws, [], detail, n=len(by_one))
 
 
 def late_resolution(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:

@@ -21,6 +21,7 @@ def document_nll(
     packs: Sequence[Mapping[str, Edited]],
     token_ids: NDArray[np.int32],
     advance: Callable[[int], object] = lambda documents: None,
+    donor: str | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Mean NLL of each document of `token_ids` `[documents, length]` in every stream, nats.
 
@@ -28,6 +29,7 @@ def document_nll(
         streams: the streams as they are; they take part in every walk.
         packs: edits by the name of the edited stream; those of one pack are walked together.
         advance: called with the number of documents that are done in one of the `walks`.
+        donor: name of the stream that activations are taken from; before those that need it.
 
     Returns:
         By the name of the stream, edited or not: `[documents]`.
@@ -36,7 +38,7 @@ def document_nll(
     found: dict[str, NDArray[np.float64]] = {}
     for edits in walks(packs):
         parts = []
-        for batch in edited_nll(engine, unedited, edits, token_ids):
+        for batch in edited_nll(engine, unedited, edits, token_ids, donor):
             parts.append({name: nll.mean(1, dtype=np.float64) for name, nll in batch.items()})
             advance(len(parts[-1][unedited[0].name]))
         found |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -6,7 +6,6 @@ memory does not grow with their number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -14,16 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowbit.engine.decoder import Decoder
-from lowbit.engine.edits import Edit, Edited, Patch, Restoration, edited_nll
+from lowbit.engine.edits import Edit, Edited, Patch, Restoration
 from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
 from lowbit.engine.streams import block_parameters
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
 from lowbit.experiments.conditions import ALL_WEIGHTS, GATE_INPUT, PATCH, Condition
-
-EDITS_AT_ONCE = 16
-"""Edited streams in one walk: each holds one more activation of a batch (of a shard, where weights
-are read block by block); the streams that they are made from cost an eighth of it or less."""
+from lowbit.experiments.edited_documents import EDITS_AT_ONCE, document_nll, read_once
 
 
 def edit_of(condition: Condition, decoder: Decoder, donor: Stream) -> Edit:
@@ -64,9 +60,10 @@ def condition_nll(
     Raises:
         GateError: a condition that must give the donor's NLL does not.
     """
+    others = [] if donor is engine.full else [engine.full]
+    quantized, donor = read_once(quantized), read_once(donor)
     whole = [each for each in conditions if each.is_whole(len(engine.decoder))]
     check_whole(_walk(engine, quantized, donor, whole, token_ids[:PROBE_DOCUMENTS]), whole, donor)
-    others = [] if donor is engine.full else [engine.full]
     found: dict[str, NDArray[np.float64]] = {}
     for group in groups(conditions, len(engine.decoder)):
         found |= _walk(engine, quantized, donor, group, token_ids, others, advance)
@@ -108,18 +105,9 @@ def _walk(
     advance: Callable[[int], object] = lambda documents: None,
 ) -> dict[str, NDArray[np.float64]]:
     """Walk conditions in one group; `others`: streams that only their NLL is wanted of."""
-    unedited = [_read_once(donor), _read_once(quantized)]
     edits = {
-        str(condition): Edited(quantized.name, edit_of(condition, engine.decoder, unedited[0]))
+        str(condition): Edited(quantized.name, edit_of(condition, engine.decoder, donor))
         for condition in conditions
     }
-    parts = []
-    for batch in edited_nll(engine, [*others, *unedited], edits, token_ids, donor.name):
-        parts.append({name: nll.mean(1, dtype=np.float64) for name, nll in batch.items()})
-        advance(len(parts[-1][donor.name]))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _read_once(stream: Stream) -> Stream:
-    """The same stream; what is made from it in a block shares one set of tensors."""
-    return Stream(stream.name, lru_cache(maxsize=1)(stream.parameters))
+    streams = [*others, donor, quantized]
+    return document_nll(engine, streams, [edits], token_ids, advance, donor.name)

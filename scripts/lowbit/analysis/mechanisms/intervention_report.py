@@ -56,7 +56,9 @@ SWAPPING = """\
 
 Each document of D_large is paired with one of D_ctrl of nearly the same full-precision NLL, and in
 the upper half each gets the norms of its partner: differences of norm as they are by nature. The
-gap is the mean error of D_large less that of D_ctrl; if the norm is the cause, it closes.
+gap is the mean error of D_large less that of D_ctrl; if the norm is the cause, it closes. So it
+does, in part, under any disturbance, because D_large was chosen for its errors: a gap that closes
+agrees with the norm as a cause and does not prove it.
 """
 RAISING = """\
 ## Raising small gamma
@@ -192,7 +194,7 @@ def _last_word(main: Sequence[Judged], gaps: Sequence[pd.Series]) -> str:
             "Errors move as they would if a small norm made inputs break, though scaling changes "
             "the full-precision model by more than the errors."
         )
-    return "The evidence supports that a small norm makes inputs break."
+    return "The evidence agrees with a small norm as what makes inputs break."
 
 
 def _moved(main: Sequence[Judged]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
 from lowbit.errors import InputError
 
 BASE, HIGHER, GREEDY, LAST, RANDOM = "base", "higher", "greedy", "last blocks", "random"
@@ -18,7 +19,16 @@ RANDOM_CHOICES = 10
 
 
 def halves(documents: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the documents that rank, and of those held out, each in order."""
+    """Rows of the documents that rank, and of those held out, each in order.
+
+    Raises:
+        InputError: too few documents for intervals in each half.
+    """
+    if documents < 2 * MINIMUM_DOCUMENTS:
+        raise InputError(
+            "mechanisms.mixed_precision ranks on one half of the documents and scores on the "
+            f"other: {documents} are too few, write documents.n: {2 * MINIMUM_DOCUMENTS} or more"
+        )
     order = np.random.default_rng([seed, 0]).permutation(documents)
     return np.sort(order[: documents // 2]), np.sort(order[documents // 2 :])
 
