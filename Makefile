@@ -51,7 +51,7 @@ report: study  ## put a finished study's figures and tables into one file, repor
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)
 
 test: environments .envs/test  ## run all tests
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --dist=loadgroup $(ARGS)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)
 
 bench: .venv .envs/bench  ## measure the scorer against a plain forward and lm-evaluation-harness
 	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)

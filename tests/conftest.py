@@ -2,21 +2,30 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+END_TO_END = "tests/e2e/"
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let two workers share the tests: what shares a costly fixture stays with one worker.
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(END_TO_END))
 
-    The end-to-end tests share a finished study, the others what their file has set up; the longest
-    come first.
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let workers share the tests: what shares a costly fixture stays with one worker.
+
+    The end-to-end tests share a finished study, the others what their file has set up.
     """
-    for item in items:
-        group = "e2e" if "e2e" in item.path.parts else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFixture(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return END_TO_END if nodeid.startswith(END_TO_END) else super()._split_scope(nodeid)
+
+    return ByFixture(config, log)
 
 
 @pytest.fixture(scope="session")
