@@ -1,8 +1,9 @@
 """Measure patching in one walk against nnsight and plain hooks, side by side in one run.
 
 The target is the model with weights rounded to 3 bits, written densely; the donor is the model as
-it is. Every round starts each contender once, in turn, in a process of its own; a ratio compares
-processes of the same round, so that a machine whose speed drifts does not decide it.
+it is. Every round starts each contender once, in turn, in a process of its own, all of them in
+nnsight's environment; a ratio compares processes of the same round, so that a machine whose speed
+drifts does not decide it.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def measure(arguments: argparse.Namespace, work: Path, turn: int, name: str) -> 
         "--threads": arguments.threads,
         "--nll": work / f"{how}-{conditions}.npy",
     }
-    python = arguments.peer_python if name == PEER else sys.executable
+    python = arguments.peer_python
     result = turns.run_process(name, python, CONTENDER, options, arguments.threads)
     tokens = arguments.n * arguments.length * result["streams"]
     return {"round": turn, "contender": name, "stream_tokens": tokens, **result}
