@@ -51,6 +51,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from lowbit import markdown
+    from lowbit.files import write_csv
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -58,12 +59,12 @@ def main() -> None:
         shape = (arguments.model, arguments.documents, arguments.n, arguments.length)
         np.save(work / "tokens.npy", turns.first_documents(*shape))
         order = [(turn, name) for turn in range(arguments.rounds) for name in ROWS]
-        runs = [measure(arguments, work, turn, name) for turn, name in tqdm(order, unit="run")]
+        runs = []
+        for turn, name in tqdm(order, unit="run"):
+            runs.append(measure(arguments, work, turn, name))
+            write_csv(arguments.output, pd.DataFrame(runs))
         difference = largest_difference([work / f"{how}-each_block.npy" for how in compared()])
-    table = pd.DataFrame(runs)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(arguments.output, index=False)
-    rows = summary(table).astype(str)
+    rows = summary(pd.DataFrame(runs)).astype(str)
     print(markdown.table(list(rows.columns), rows.to_numpy().tolist()))
     print(f"Largest difference of a token's NLL between contenders: {difference:.2g} nats")
 
@@ -100,8 +101,7 @@ def measure(arguments: argparse.Namespace, work: Path, turn: int, name: str) -> 
         "--threads": arguments.threads,
         "--nll": work / f"{how}-{conditions}.npy",
     }
-    python = arguments.peer_python
-    result = turns.run_process(name, python, CONTENDER, options, arguments.threads)
+    result = turns.run_process(name, arguments.peer_python, CONTENDER, options, arguments.threads)
     tokens = arguments.n * arguments.length * result["streams"]
     return {"round": turn, "contender": name, "stream_tokens": tokens, **result}
 
