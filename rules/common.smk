@@ -56,12 +56,10 @@ wildcard_constraints:
 
 # The threads of a job come from the config, not from the machine: they change sums in the last bits.
 # They sleep while they wait for each other (OpenMP would spin, and take the time of whatever else
-# runs on the machine: several times slower). Memory that activations leave is kept for the next
-# ones, not given back to the kernel each time, which would clear it again (glibc; a tenth or more).
+# runs on the machine: several times slower).
 shell.prefix(
     "set -euo pipefail; export PYTHONNOUSERSITE=1 OMP_WAIT_POLICY=PASSIVE "
-    f"OMP_NUM_THREADS={THREADS} OPENBLAS_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS} "
-    f"MALLOC_MMAP_THRESHOLD_={2**25} MALLOC_TRIM_THRESHOLD_={2**29}; "
+    f"OMP_NUM_THREADS={THREADS} OPENBLAS_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS}; "
 )
 
 if workflow.is_main_process:

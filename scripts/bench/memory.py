@@ -27,9 +27,9 @@ MIB = 2**20
 BITS, GROUP_SIZE = 4, 32
 STREAMS = 2
 """Full precision and rounded to 4 bits: as many weight sets."""
-STREAM, KEPT = "stream", "freed memory kept as in the workflow"
+STREAM, KEPT = "stream", "freed memory kept as glibc does"
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
-"""The workflow has glibc keep freed memory in pieces below 32 MiB. The matrices of a model that
+"""glibc may keep freed memory in pieces up to 32 MiB. The matrices of a model that
 needs stream mode are larger than that; here they are made to be by a lower threshold."""
 INTERVAL = 0.002
 """Seconds between two looks at a process's memory."""

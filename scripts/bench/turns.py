@@ -69,6 +69,4 @@ def environment(threads: int) -> dict[str, str]:
         # As in every job of the workflow (rules/common.smk). Threads that wait actively made the
         # same code five times slower where another process was at work.
         "OMP_WAIT_POLICY": "PASSIVE",
-        "MALLOC_MMAP_THRESHOLD_": str(2**25),
-        "MALLOC_TRIM_THRESHOLD_": str(2**29),
     }
