@@ -254,7 +254,7 @@ def test_scripts_write_scores_table_page_and_figure(name: str, tmp_path: Path) -
     assert intervene(tmp_path, record) == ""
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     counts = scores.groupby("condition", sort=False)["factor"].size() / 8
-    assert counts.to_dict() == {"scale": 16, "swap": 1, "swap_sham": 1, "sham": 16, "gamma": 4}
+    assert counts.to_dict() == {"scale": 16, "swap": 1, "swap_sham": 1, "sham": 4, "gamma": 4}
     with torch.inference_mode():
         ids = token_ids(12, 20)
         logits = model(ids).logits.double().log_softmax(-1)[:, :-1]
@@ -270,7 +270,7 @@ def test_scripts_write_scores_table_page_and_figure(name: str, tmp_path: Path) -
     assert gates["full"]["sham"]["beyond_epsilon"] < 1e-4
     assert tabulate(tmp_path) == ""
     table = pd.read_csv(tmp_path / "interventions.csv")
-    assert len(table) == 38 * 2 + 1
+    assert len(table) == 26 * 2 + 1
     assert "Without a sham" in (tmp_path / "interventions.md").read_text()
 
 

@@ -62,7 +62,8 @@ def changes(slope: float, damage: float = 0.0, closing: float = 0.0) -> pd.DataF
     """
     rng = np.random.default_rng(0)
     layers = list(layer_sets(6))
-    conditions = [(c, name, f) for c in ("scale", "sham") for name in layers for f in FACTORS]
+    conditions = [("scale", name, f) for name in layers for f in FACTORS]
+    conditions += [("sham", "all", factor) for factor in FACTORS]
     conditions += [(c, "upper half", np.nan) for c in ("swap", "swap_sham")]
     conditions += [("gamma", name, np.nan) for name in layers]
     parts = []

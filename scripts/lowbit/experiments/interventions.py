@@ -8,8 +8,9 @@ factors. Every intervention is one `Edit` for each of the two streams.
 scale      norm(x; r(l)) of document x becomes `factor` times what it is in the unchanged
            full-precision model, at every layer l of some layers
 swap       it becomes that of the document's partner
-sham       only the norm before the MLP reads r at `factor` times its norm, r itself stays: RMSNorm
-           and LayerNorm take the factor out again, so nothing may change (`experiments.sham`)
+sham       only the norms before the MLPs read r at `factor` times its norm, at all layers at once;
+           r itself stays. RMSNorm and LayerNorm take the factor out again, so nothing may change
+           (`experiments.sham`)
 swap_sham  the same with the partner's norm over the document's own
 gamma      the smallest |gamma| of the norm before the MLP are raised to the median
 """
@@ -37,6 +38,8 @@ SMALL_SHARE = 0.05
 NORM_TOLERANCE = 1e-4
 """Largest relative difference of norm(r) between residuals.parquet and the walk, float32."""
 
+ALL = "all"
+"""All layers."""
 R, NORM_INPUT = "residual_mid", "mlp_norm_in"
 """Role of r for norm and residual branch together, and as the norm alone reads it."""
 
@@ -127,7 +130,7 @@ def list_interventions(
         found += _scaled(sets, norms)
         found += _swapped(sets["upper half"], norms, partners, NORM_INPUT in decoder.roles)
     if NORM_INPUT in decoder.roles:
-        found += _sham(sets)
+        found += _sham(len(decoder))
         found += _gamma(engine, quantized, sets)
     else:
         reason = f"no role {NORM_INPUT}: no norm between r and the MLP"
@@ -205,16 +208,11 @@ def _swapped(
     return found
 
 
-def _sham(sets: Mapping[str, list[int]]) -> list[Intervention]:
+def _sham(blocks: int) -> list[Intervention]:
     edits = {
-        (layers, factor): Scaling(NORM_INPUT, dict.fromkeys(blocks, factor))
-        for layers, blocks in sets.items()
-        for factor in FACTORS
+        factor: Scaling(NORM_INPUT, dict.fromkeys(range(blocks), factor)) for factor in FACTORS
     }
-    return [
-        Intervention("sham", layers, factor, edit, edit, factor)
-        for (layers, factor), edit in edits.items()
-    ]
+    return [Intervention("sham", ALL, factor, e, e, factor) for factor, e in edits.items()]
 
 
 def _gamma(engine: Engine, quantized: Stream, sets: Mapping[str, list[int]]) -> list[Intervention]:

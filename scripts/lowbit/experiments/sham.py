@@ -17,7 +17,7 @@ from lowbit.engine.edits import Donated, Edited, Scaling, edited_nll
 from lowbit.engine.engine import Engine
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
-from lowbit.experiments.interventions import FACTORS, NORM_INPUT, layer_sets
+from lowbit.experiments.interventions import FACTORS, NORM_INPUT
 
 SHAM_TOLERANCE = 1e-4
 """Largest difference of one token's NLL that epsilon does not explain, nats, float32."""
@@ -28,7 +28,7 @@ EPSILONS = ("eps", "variance_epsilon")
 def check_sham(
     engine: Engine, stream: Stream, token_ids: NDArray[np.int32], noise_floor: float
 ) -> dict[str, float]:
-    """Scale what the norm alone reads, by every factor at every set of layers.
+    """Scale what the norms alone read, by every factor at all layers.
 
     In bfloat16 rounding alone exceeds float32's tolerance. Then the noise floor sets it, or what
     scaling by a factor and back changes, where that is more.
@@ -40,11 +40,7 @@ def check_sham(
     Raises:
         GateError: `beyond_epsilon` is above the tolerance.
     """
-    changes = [
-        _changes(engine, stream, blocks, factor, token_ids)
-        for blocks in layer_sets(len(engine.decoder)).values()
-        for factor in FACTORS
-    ]
+    changes = [_changes(engine, stream, factor, token_ids) for factor in FACTORS]
     by_epsilon, beyond = (float(max(column)) for column in zip(*changes, strict=True))
     tolerance = max(SHAM_TOLERANCE, 4 * noise_floor, 4 * _rounding(engine, stream, token_ids))
     if not beyond <= tolerance:
@@ -73,13 +69,10 @@ def _rounding(engine: Engine, stream: Stream, token_ids: NDArray[np.int32]) -> f
 
 
 def _changes(
-    engine: Engine,
-    stream: Stream,
-    blocks: Collection[int],
-    factor: float,
-    token_ids: NDArray[np.int32],
+    engine: Engine, stream: Stream, factor: float, token_ids: NDArray[np.int32]
 ) -> tuple[np.float32, np.float32]:
     """Largest change by the factor, and of it what epsilon / factor^2 does not do as well."""
+    blocks = range(len(engine.decoder))
     sham = {"sham": Edited(stream.name, Scaling(NORM_INPUT, dict.fromkeys(blocks, factor)))}
     scaled = list(edited_nll(engine, [stream], sham, token_ids))
     with epsilon_divided(engine.decoder, blocks, factor**2):

@@ -49,8 +49,8 @@ def scaled_norms(interventions: pd.DataFrame) -> "Figure":
     shams = interventions[interventions["condition"] == SHAM]
     for column, name in enumerate(layers):
         for row, method in enumerate(methods):
-            chosen = [t[(t["method"] == method) & (t["layers"] == name)] for t in (scaled, shams)]
-            _error_panel(panels[row, column], *chosen)
+            mine = scaled[(scaled["method"] == method) & (scaled["layers"] == name)]
+            _error_panel(panels[row, column], mine, shams[shams["method"] == method])
         _full_panel(panels[-1, column], scaled[scaled["layers"] == name])
         panels[0, column].set_title(name)
         panels[-1, column].set_xlabel("norm(r), times")
@@ -64,14 +64,15 @@ def scaled_norms(interventions: pd.DataFrame) -> "Figure":
         "Errors when the norm of the residual stream is set, its direction kept",
         "Change of the mean error e = NLL quantized - NLL full precision, both models scaled "
         "alike, with bootstrap intervals. If a small norm makes inputs break, curves fall from "
-        "left to right. Dashed: the sham, the same factors on what only the norm reads. Lowest "
-        "row: what scaling does to the full-precision model, a line for each method's documents.",
+        "left to right. Dashed: the sham, the same factors on what only the norms read, at all "
+        "layers. Lowest row: what scaling does to the full-precision model, a line for each "
+        "method's documents.",
     )
     return figure
 
 
 def _error_panel(axes: "Axes", scaled: pd.DataFrame, sham: pd.DataFrame) -> None:
-    """Change of e of one method at some layers, with the sham's."""
+    """Change of e of one method at some layers, with the sham's at all layers."""
     for name, (label, colour, marker) in SETS.items():
         rows = _with_one(scaled[scaled["set"] == name], ["difference", "low", "high"])
         style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.5}

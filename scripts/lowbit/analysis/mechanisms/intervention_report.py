@@ -36,9 +36,9 @@ nothing. Here the norm is changed, the direction of r kept, in the full-precisio
 model alike: by the same factor for each document and layer, the one that gives the full-precision
 model the norm that is meant. Then the error e = NLL(quantized) - NLL(full precision) is measured
 again. Numbers are changes in nats per token, of e less those of a sham, which scales only what the
-norm before the MLP reads and is taken out again there. Brackets: {confidence:g} % bootstrap
-intervals over documents, not corrected for the number of comparisons. Every row:
-`interventions.csv`.
+norms before the MLPs read, at all layers, and is taken out again there. Brackets:
+{confidence:g} % bootstrap intervals over documents, not corrected for the number of comparisons.
+Every row: `interventions.csv`.
 """
 SCALING = f"""\
 ## Scaling r

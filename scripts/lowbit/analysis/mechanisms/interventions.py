@@ -22,6 +22,8 @@ from lowbit.analysis.statistics import (
 
 SCALE, SWAP, GAMMA, SHAM, SWAP_SHAM = "scale", "swap", "gamma", "sham", "swap_sham"
 """Conditions; see `lowbit.experiments.interventions`."""
+ALL = "all"
+"""Layers of the sham of scaling, which is at all layers at once for any set of layers."""
 SHAM_OF = {SCALE: SHAM, SWAP: SWAP_SHAM}
 GAP = "gap"
 """In place of a set: D_large less D_ctrl."""
@@ -144,7 +146,7 @@ def _row(key: Key, draws: Mapping[Key, Mapping[str, np.ndarray]], confidence: fl
     row |= _estimate("difference", changes[key], confidence)
     row |= _estimate("nll_full_change", full, confidence)
     row["low"], row["high"] = row.pop("difference_low"), row.pop("difference_high")
-    sham = SHAM_OF.get(condition), layers, factor
+    sham = SHAM_OF.get(condition), ALL if condition == SCALE else layers, factor
     if sham in draws:
         row |= _estimate("beyond_sham", changes[key] - changes[sham], confidence)
     inverse = condition, layers, INVERSE.get(factor)
