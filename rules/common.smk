@@ -131,6 +131,18 @@ def quantizer_call(method):
     }
 
 
+def inside_calls(model):
+    """What jobs that look inside a model know of each method: its record, and whose sets to use."""
+    return [
+        {
+            "name": method,
+            "record": PATHS.shared("method_record", model, method),
+            "sets_of": STUDY.mechanisms.sets_of or method,
+        }
+        for method in STUDY.mechanism_methods()
+    ]
+
+
 def score_files(model):
     """What `score.py` is asked for: each method's record and the file for its scores."""
     return [

@@ -39,16 +39,7 @@ if PATCH:
             mem_mb=4000,
         params:
             code=code("patch.py", "core"),
-            methods=lambda w: as_json(
-                [
-                    {
-                        "name": method,
-                        "record": PATHS.shared("method_record", w.model, method),
-                        "sets_of": STUDY.mechanisms.patch_sets_of or method,
-                    }
-                    for method in STUDY.mechanism_methods()
-                ]
-            ),
+            methods=lambda w: as_json(inside_calls(w.model)),
             patch=f"--patch {' '.join(PATCH)}",
             settings=as_json(STUDY.engine.model_dump()),
         conda:

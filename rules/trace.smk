@@ -28,9 +28,7 @@ rule trace_layers:
         mem_mb=4000,
     params:
         code=code("trace_layers.py", "core"),
-        methods=lambda w: as_json(
-            {name: PATHS.shared("method_record", model=w.model, method=name) for name in TRACED}
-        ),
+        methods=lambda w: as_json(inside_calls(w.model)),
         settings=as_json(STUDY.engine.model_dump()),
     conda:
         environment("core")

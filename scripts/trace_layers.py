@@ -4,10 +4,19 @@ import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lowbit.errors import run
+from lowbit.errors import InputError, run
 from lowbit.files import write_json, write_parquet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import pandas as pd
+
+    from lowbit.engine.engine import Engine
+    from lowbit.engine.walk import Stream
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -17,7 +26,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=Path, required=True, help="tokens.parquet")
     parser.add_argument("--sets", type=Path, required=True, help="sets.parquet")
     parser.add_argument(
-        "--methods", type=json.loads, required=True, help="JSON: {method: its method.json}"
+        "--methods",
+        type=json.loads,
+        required=True,
+        help='JSON list of {"name", "record" (method.json), "sets_of" (whose D_large and D_ctrl)}',
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
@@ -29,34 +41,60 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Walk models side by side: a method's sets for its early exit, all documents for the MLPs."""
+    """Walk models side by side: D_large and D_ctrl for early exit, all documents for the MLPs."""
     arguments = parse_arguments()
     import numpy as np
     import pandas as pd
 
     from lowbit.engine.engine import Engine
-    from lowbit.experiments.trace import exit_nll, mlp_differences
+    from lowbit.experiments.trace import mlp_differences
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
-    variants = [engine.quantized(name, Path(path)) for name, path in arguments.methods.items()]
+    variants = [engine.quantized(m["name"], Path(m["record"])) for m in arguments.methods]
     doc_ids, token_ids = read_tokens(arguments.tokens)
     write_json(arguments.gates, engine.check(variants, token_ids))
     sets = pd.read_parquet(arguments.sets)
-    parts = []
-    for variant in variants:
-        mine = (sets["method"] == variant.name) & sets["set"].isin(["large", "control"])
-        member = np.isin(doc_ids, sets.loc[mine, "doc_id"])
-        batches = exit_nll(engine, [engine.full, variant], token_ids[member])
-        exits = collect(batches, sum(member), f"early exit, {variant.name}")
-        names = {key: {"model": key[0], "quantity": key[1]} for key in exits}
-        parts.append(by_layer(np.array(doc_ids)[member], exits, names, "nll"))
-    # A document in the sets of several methods was read out of the full model each time.
-    exits = pd.concat(parts).drop_duplicates(["model", "quantity", "doc_id", "layer"])
-    write_parquet(arguments.exits, exits)
+    by_sets: dict[str, list[Stream]] = {}
+    for method, variant in zip(arguments.methods, variants, strict=True):
+        by_sets.setdefault(method["sets_of"], []).append(variant)
+    exits = [
+        read_out(engine, streams, name, sets, np.array(doc_ids), token_ids)
+        for name, streams in by_sets.items()
+    ]
+    write_parquet(arguments.exits, pd.concat(exits, ignore_index=True))
     found = collect(mlp_differences(engine, variants, token_ids), len(doc_ids), "MLP outputs")
     names = {method: {"method": method} for method in found}
     write_parquet(arguments.differences, by_layer(doc_ids, found, names, "mean_squared_difference"))
+
+
+def read_out(
+    engine: "Engine",
+    variants: "Sequence[Stream]",
+    sets_of: str,
+    sets: "pd.DataFrame",
+    doc_ids: "np.ndarray",
+    token_ids: "np.ndarray",
+) -> "pd.DataFrame":
+    """Early exit of the full and some quantized models on one method's D_large and D_ctrl.
+
+    Returns:
+        model, sets_of, quantity, doc_id, layer, nll.
+
+    Raises:
+        InputError: the table of sets has none of this method.
+    """
+    from lowbit.analysis.tables import membership
+    from lowbit.experiments.trace import exit_nll
+
+    large, control = (membership(sets, sets_of, name, doc_ids) for name in ("large", "control"))
+    member = large | control
+    if not member.any():
+        raise InputError(f"the table of sets has no documents of the method {sets_of}")
+    batches = exit_nll(engine, [engine.full, *variants], token_ids[member])
+    exits = collect(batches, int(member.sum()), f"early exit, documents of {sets_of}")
+    names = {key: {"model": key[0], "sets_of": sets_of, "quantity": key[1]} for key in exits}
+    return by_layer(doc_ids[member], exits, names, "nll")
 
 
 def collect(batches: Iterable[dict], documents: int, what: str) -> dict:

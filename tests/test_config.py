@@ -268,9 +268,9 @@ MISTAKES = {
         "errors: {large_fraction: 0.001}",
         ["errors large_fraction: 0.001 of documents.n: 300", "write documents.n: 1000 or more"],
     ),
-    "a set to patch that is of no method": (
-        "mechanisms: {patch_sets_of: awq9}",
-        ["mechanisms patch_sets_of is 'awq9', which is no method of this study; write one"],
+    "sets of no method": (
+        "mechanisms: {sets_of: awq9}",
+        ["mechanisms sets_of is 'awq9', which is no method of this study; write one"],
     ),
     "a mechanism twice": (
         "mechanisms: {patch: [single, upper, single]}",

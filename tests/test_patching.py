@@ -366,7 +366,7 @@ def test_the_papers_figures_need_its_sets():
     mine = claims[claims["methods"] == "AWQ3-NF3"]
     reason = (
         "not run (nf3 was patched on the D_large of nf3, not of awq3: write "
-        "mechanisms.patch_sets_of: awq3)"
+        "mechanisms.sets_of: awq3)"
     )
     assert reason in set(mine["verdict"])
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +19,16 @@ import trace_layers
 from lowbit.analysis.mechanisms.layer_trace import amplification, exit_curves
 from lowbit.analysis.mechanisms.outliers import outlier_dimensions
 from lowbit.analysis.tables import methods_from_config
-from lowbit.claims.results import ModelResults, NotMeasured
+from lowbit.claims.results import Measurement, ModelResults, NotMeasured
 from lowbit.claims.statistics import STATISTICS
+from lowbit.errors import InputError
 from lowbit.figures import layer_trace as figures
 from lowbit.figures import plotting
 from lowbit.files import read_json
 
 LAYERS = 10
 TRACED = ["rtn3", "nf3"]
+KEYS = ["model", "quantity", "doc_id", "layer"]
 
 
 def long(doc_ids: list[str], values: np.ndarray, **names: str) -> pd.DataFrame:
@@ -51,10 +54,12 @@ def traced() -> ModelResults:
     noise = np.random.default_rng(0).normal(scale=0.01, size=(len(doc_ids), LAYERS))
     control = 8 - 0.5 * depth
     full = curve(large, {"control": control, "large": control + np.where(depth <= 8, 1.0, -1.0)})
-    exits = [long(doc_ids, full + noise, model="full", quantity="r")]
+    exits = []
     for name in TRACED:
         gap = np.where(depth >= 8, 0.4 * (depth - 7), 0.0)
-        exits.append(long(doc_ids, full + noise + gap, model=name, quantity="r"))
+        of = {"sets_of": name, "quantity": "r"}
+        exits.append(long(doc_ids, full + noise, model="full", **of))
+        exits.append(long(doc_ids, full + noise + gap, model=name, **of))
     rng = np.random.default_rng(1)
     h = rng.normal(size=(len(doc_ids), LAYERS)) + 10
     noise = rng.normal(size=h.shape)
@@ -91,17 +96,34 @@ def dimensions(width: int = 64) -> pd.DataFrame:
     return pd.concat(rows)
 
 
-def measure(statistic: str, of: ModelResults, options: dict | None = None):
-    return STATISTICS[statistic](of, list(METHODS), options or {})
+def measure(
+    statistic: str,
+    of: ModelResults,
+    options: dict | None = None,
+    names: Sequence[str] = tuple(METHODS),
+) -> Measurement:
+    return STATISTICS[statistic](of, list(names), options or {})
+
+
+def on_sets_of(name: str, of: ModelResults) -> ModelResults:
+    """Results in which all methods were read out on the sets of one.
+
+    In the others' own sets D_large and D_ctrl are exchanged.
+    """
+    sets = of.sets.assign(set=of.sets["set"].replace({"large": "control", "control": "large"}))
+    sets = sets.where(sets["method"] != name, of.sets)
+    exits = of.tables["early_exit"].assign(sets_of=name).drop_duplicates(KEYS)
+    return replace(of, sets=sets, tables={**of.tables, "early_exit": exits})
 
 
 def test_claims_about_layers_measure_what_is_there(traced: ModelResults) -> None:
     late = measure("late_resolution", traced)
     assert late.value == pytest.approx(1, abs=0.02)
     assert set(late.methods) == set(TRACED)
-    resolved = measure("resolution_layer", traced)
+    resolved = measure("resolution_layer", traced, names=["nf3", "full"])
     assert (resolved.value, resolved.low, resolved.high) == (9, 9, 9)
-    assert measure("departure_layer", traced).value == 8
+    assert resolved.n == traced.member("nf3", "large").sum()
+    assert measure("departure_layer", traced, names=["nf3", "nf3"]).value == 8
     slope = measure("departure_slope", traced)
     expected = np.polyfit(np.arange(5) / LAYERS, [0, 0, 0.4, 0.8, 1.2], 1)[0]
     assert slope.value == pytest.approx(expected, abs=0.02)
@@ -116,7 +138,29 @@ def test_a_curve_that_never_crosses_has_no_layer(traced: ModelResults) -> None:
     table = traced.tables["early_exit"]
     flat = table.assign(nll=1.0)
     never = replace(traced, tables={**traced.tables, "early_exit": flat})
-    assert np.isnan(measure("resolution_layer", never).value)
+    assert np.isnan(measure("resolution_layer", never, names=["nf3", "full"]).value)
+
+
+def test_claims_about_layers_are_on_the_sets_that_were_read_out(traced: ModelResults) -> None:
+    """On its own sets, which are exchanged, rtn3 would have D_large below D_ctrl."""
+    shared = on_sets_of("nf3", traced)
+    late = measure("late_resolution", shared)
+    assert late.value == pytest.approx(measure("late_resolution", traced).value)
+    assert late.methods == ("rtn3", "nf3")
+    slope = measure("departure_slope", shared).value
+    assert slope == pytest.approx(measure("departure_slope", traced).value)
+    assert measure("departure_layer", shared, names=["nf3", "rtn3"]).value == 8
+
+
+def test_the_papers_layers_need_its_sets(traced: ModelResults) -> None:
+    shared = on_sets_of("nf3", traced)
+    told = r"on the D_large of nf3, not of rtn3: write mechanisms\.sets_of: rtn3"
+    with pytest.raises(NotMeasured, match=f"full was read out {told}"):
+        measure("resolution_layer", shared, names=["rtn3", "full"])
+    with pytest.raises(NotMeasured, match=f"rtn3 was read out {told}"):
+        measure("departure_layer", shared, names=["rtn3", "rtn3"])
+    with pytest.raises(NotMeasured, match=r"none of these methods was traced: hqq2"):
+        measure("departure_layer", shared, names=["nf3", "hqq2"])
 
 
 @pytest.mark.parametrize(
@@ -161,6 +205,17 @@ def test_tables_equal_means_and_scipy(traced: ModelResults) -> None:
     assert one["nll"] == pytest.approx(chosen["nll"].mean())
     assert one["n"] == len(chosen)
     assert one["low"] < one["nll"] < one["high"]
+    shared = on_sets_of("nf3", traced)
+    exits = shared.tables["early_exit"]
+    both = exit_curves(exits, shared.sets, doc_ids, TRACED, BOOTSTRAP, 0)
+    assert set(both["sets_of"]) == {"nf3"}
+    assert len(both) == len(curves)
+    full = both[both["model"] == "full"].groupby(["set", "layer"])["nll"]
+    assert (full.nunique() == 1).all()  # the same documents for both methods
+    keys = ["method", "model", "set", "layer"]
+    pd.testing.assert_series_equal(
+        *(each.set_index(keys)["nll"].sort_index() for each in (both, curves))
+    )
     differences = traced.tables["mlp_differences"]
     table = amplification(differences, traced.residuals, TRACED, BOOTSTRAP, 0)
     row = table[(table["method"] == "rtn3") & (table["layer"] == 10)].iloc[0]
@@ -178,7 +233,10 @@ def test_figures_are_drawn(traced: ModelResults, tmp_path: Path) -> None:
         traced.tables["early_exit"], traced.sets, traced.doc_ids, TRACED, BOOTSTRAP, 0
     )
     figure = figures.exit_curves(curves)
-    assert len(figure.axes) == len(TRACED)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == TRACED
+    assert [len(axes.lines) for axes in figure.axes] == [4, 4]
+    other = figures.exit_curves(curves.assign(sets_of="nf3"))
+    assert other.axes[0].get_title(loc="left") == "rtn3 (documents of nf3)"
     plotting.save(figure, [tmp_path / "exit.png", tmp_path / "exit.svg"])
     table = amplification(traced.tables["mlp_differences"], traced.residuals, TRACED, BOOTSTRAP, 0)
     figure = figures.amplification(table, methods_from_config(METHODS))
@@ -187,24 +245,43 @@ def test_figures_are_drawn(traced: ModelResults, tmp_path: Path) -> None:
     assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
 
 
-def test_the_script_reads_models_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = write_model(tmp_path)
-    record = write_method(tmp_path, model, bits=2)
-    sets = {"method": "rtn2", "set": ["large", "control"], "doc_id": ["d1", "d4"]}
-    pd.DataFrame(sets).to_parquet(tmp_path / "sets.parquet")
-    outputs = {name: tmp_path / f"{name}.out" for name in ("gates", "exits", "differences")}
+def run_trace(folder: Path, methods: list[dict[str, str]]) -> dict[str, Path]:
+    """Run the script's `main`; return its outputs."""
+    outputs = {name: folder / f"{name}.out" for name in ("gates", "exits", "differences")}
     options = {
-        "--model": tmp_path / "model.json",
-        "--tokens": tmp_path / "tokens.parquet",
-        "--sets": tmp_path / "sets.parquet",
-        "--methods": json.dumps({"rtn2": str(record)}),
+        "--model": folder / "model.json",
+        "--tokens": folder / "tokens.parquet",
+        "--sets": folder / "sets.parquet",
+        "--methods": json.dumps(methods),
         "--settings": json.dumps(SETTINGS),
         **{f"--{name}": path for name, path in outputs.items()},
     }
-    monkeypatch.setattr(sys, "argv", ["x", *(str(x) for pair in options.items() for x in pair)])
-    trace_layers.main()
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr(sys, "argv", ["x", *(str(x) for pair in options.items() for x in pair)])
+        trace_layers.main()
+    return outputs
+
+
+def write_sets(folder: Path, **of_method: tuple[str, str]) -> None:
+    """Write the document of each method's D_large and that of its D_ctrl."""
+    rows = [
+        (method, name, doc_id)
+        for method, doc_ids in of_method.items()
+        for name, doc_id in zip(("large", "control"), doc_ids, strict=True)
+    ]
+    columns = ["method", "set", "doc_id"]
+    pd.DataFrame(rows, columns=columns).to_parquet(folder / "sets.parquet")
+
+
+def test_the_script_reads_models_out(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    record = write_method(tmp_path, model, bits=2)
+    write_sets(tmp_path, rtn2=("d1", "d4"))
+    methods = [{"name": "rtn2", "record": str(record), "sets_of": "rtn2"}]
+    outputs = run_trace(tmp_path, methods)
     exits = pd.read_parquet(outputs["exits"])
     assert set(exits["doc_id"]) == {"d1", "d4"}
+    assert set(exits["sets_of"]) == {"rtn2"}
     last = exits[(exits["model"] == "full") & (exits["quantity"] == "z")]
     last = last[last["layer"] == last["layer"].max()].set_index("doc_id")["nll"]
     with torch.inference_mode():
@@ -215,6 +292,32 @@ def test_the_script_reads_models_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(differences) == len(ROWS) * len(model.model.layers)
     assert (differences["mean_squared_difference"] > 0).all()
     assert read_json(outputs["gates"])["rtn2"] == {"self_patch": 0.0, "full_patch": 0.0}
+
+
+def test_models_are_read_out_on_the_sets_that_are_named(tmp_path: Path) -> None:
+    """The same numbers whichever models are read out together."""
+    model = write_model(tmp_path)
+    records = {f"rtn{bits}": str(write_method(tmp_path, model, bits)) for bits in (2, 3)}
+    write_sets(tmp_path, rtn2=("d1", "d4"), rtn3=("d1", "d0"))
+    found = {}
+    for shared in (False, True):
+        named = [
+            {"name": name, "record": record, "sets_of": "rtn3" if shared else name}
+            for name, record in records.items()
+        ]
+        found[shared] = pd.read_parquet(run_trace(tmp_path, named)["exits"])
+        assert not found[shared].duplicated([*KEYS, "sets_of"]).any()
+    assert set(found[True]["doc_id"]) == {"d1", "d0"}
+    assert list(found[True]["model"].unique()) == ["full", "rtn2", "rtn3"]
+    assert set(found[False].query("model == 'rtn2'")["doc_id"]) == {"d1", "d4"}
+    both = found[True].merge(found[False], on=[*KEYS, "sets_of"])
+    assert set(both["model"]) == {"full", "rtn3"}
+    np.testing.assert_allclose(both["nll_x"], both["nll_y"], atol=1e-5)
+    one = "model == 'rtn2' and doc_id == 'd1'"
+    own, others = (found[key].query(one)["nll"] for key in (False, True))
+    np.testing.assert_allclose(own, others, atol=1e-5)
+    with pytest.raises(InputError, match="no documents of the method nf3"):
+        run_trace(tmp_path, [{**named[0], "sets_of": "nf3"}])
 
 
 def test_an_architecture_without_r_has_no_kurtosis() -> None:

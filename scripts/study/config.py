@@ -238,8 +238,8 @@ class Mechanisms(BaseModel):
     """The methods that are looked at; without it the first three with 3 bits, or of all."""
     patch: list[Literal["upper", "single", "suffix"]]
     """Blocks that are patched at once: the upper half, each alone, each and all after it."""
-    patch_sets_of: Name | None = None
-    """Whose D_large and D_ctrl every method is patched on; without it each method's own."""
+    sets_of: Name | None = None
+    """Whose D_large and D_ctrl every method is read out and patched on; without it its own."""
     interventions: bool
     """Whether the residual stream and norms are changed, to see whether that makes inputs break."""
     mixed_precision: MixedPrecision | None = None
@@ -330,8 +330,8 @@ class Study(BaseModel):
             if twice := [name for name in listed if listed.count(name) > 1]:
                 raise ValueError(f"{key} has {twice[0]} twice; write it once")
         named = {f"methods.{n}": name for n, name in enumerate(mechanisms.methods or [])}
-        if mechanisms.patch_sets_of:
-            named["patch_sets_of"] = mechanisms.patch_sets_of
+        if mechanisms.sets_of:
+            named["sets_of"] = mechanisms.sets_of
         if mixed:
             named |= {"mixed_precision.base": mixed.base, "mixed_precision.higher": mixed.higher}
         for key, name in named.items():

@@ -106,6 +106,11 @@ def present_quantities(norms: np.ndarray, quantities: Sequence[str] = QUANTITIES
     return [name for name, missing in zip(quantities, absent, strict=True) if not missing]
 
 
+def method_on(method: str, sets_of: str) -> str:
+    """Name a method, and whose documents it is on where they are not its own."""
+    return method if method == sets_of else f"{method} (documents of {sets_of})"
+
+
 def membership(sets: pd.DataFrame, method: str, name: str, doc_ids: np.ndarray) -> np.ndarray:
     """Tell which documents are in a method's set (`large`, `control`); bool [documents]."""
     chosen = sets.loc[(sets["method"] == method) & (sets["set"] == name), "doc_id"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from lowbit.analysis.mechanisms.patching import NO_GAP, PatchedSet, patched_sets
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
-from lowbit.claims.results import Measurement, ModelResults, NotMeasured
+from lowbit.claims.results import Measurement, ModelResults, NotMeasured, on_other_sets
 from lowbit.experiments.conditions import ALL_WEIGHTS, LAST, NONE, UPPER, name_last, papers_last
 
 TABLE = "patching"
@@ -41,10 +41,7 @@ def patched_perplexity(results: ModelResults, names: Sequence[str], options: dic
     sets_of, method = names
     (patched,) = _large(results, [method])
     if patched.sets_of != sets_of:
-        raise NotMeasured(
-            f"{method} was patched on the D_large of {patched.sets_of}, not of {sets_of}: write "
-            f"mechanisms.patch_sets_of: {sets_of}"
-        )
+        raise on_other_sets(f"{method} was patched", patched.sets_of, sets_of)
     place = _place(results, patched, options["condition"])
     draws = patched.perplexity_draws["perplexity"][:, place]
     return results.measure(draws, names, n=patched.n)

@@ -130,4 +130,11 @@ class ModelResults:
         return Measurement(value, low, high, count, tuple(names), detail)
 
 
+def on_other_sets(what: str, found: str, wanted: str) -> NotMeasured:
+    """What to raise where something was done on other documents than a figure is of."""
+    return NotMeasured(
+        f"{what} on the D_large of {found}, not of {wanted}: write mechanisms.sets_of: {wanted}"
+    )
+
+
 Statistic = Callable[[ModelResults, Sequence[str], dict[str, Any]], Measurement]

@@ -1,7 +1,8 @@
 """Statistics of claims about what happens by layer: early exit, amplification, outliers of r.
 
 Layers count from 1; the upper half of L layers begins after layer L // 2. Values over several
-methods are means, on each method's own D_large and D_ctrl.
+methods are means; early exit is on the D_large and D_ctrl that each method was read out on, the
+rest on its own.
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from lowbit.analysis.error_sets import FULL
-from lowbit.analysis.mechanisms.layer_trace import amplification_draws, by_layer
+from lowbit.analysis.mechanisms.layer_trace import amplification_draws, by_layer, exit_sets
 from lowbit.analysis.mechanisms.residual_norms import DIFFERENCE, set_draws
 from lowbit.analysis.statistics import mean_draws
 from lowbit.analysis.tables import KURTOSES, PARALLEL_RESIDUAL, norms_by_document
-from lowbit.claims.results import Measurement, ModelResults, NotMeasured
+from lowbit.claims.results import Measurement, ModelResults, NotMeasured, on_other_sets
 
 EXITS, DIFFERENCES, OUTLIERS = "early_exit", "mlp_differences", "outlier_dimensions"
 """Names of the tables."""
@@ -94,20 +95,26 @@ def outlier_gamma_share(results: ModelResults, names: Sequence[str], options: di
 
 def late_resolution(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """NLL read out from r, D_large less D_ctrl, over the upper half but its last fifth of depth."""
-    gaps, traced = _exit_gaps(results, names)
+    traced = _read_out(results, names)
+    gaps = np.stack([_exit_gap(results, FULL, each) for each in traced.values()], axis=1)
     layers = gaps.shape[2]
     first, last = layers // 2, max(layers // 2 + 1, layers - round(layers / 5))
     draws = gaps[:, :, first:last].mean(axis=(1, 2))
     final = gaps[0, :, -1].mean()
     detail = f"layers {first + 1} to {last}; in the last layer {final:.2f}"
-    return results.measure(draws, traced, detail, results.smallest(traced, "large", "control"))
+    n = results.smallest(list(traced.values()), "large", "control")
+    return results.measure(draws, list(traced), detail, n)
 
 
 def resolution_layer(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
-    """First layer from which on D_large, read out from r, has a lower NLL than D_ctrl."""
-    gaps, traced = _exit_gaps(results, names)
-    draws = np.mean([_from_layer(gap < 0) for gap in np.moveaxis(gaps, 1, 0)], axis=0)
-    return results.measure(draws, traced, n=results.smallest(traced, "large", "control"))
+    """First layer from which on D_large has a lower NLL than D_ctrl, read out from r.
+
+    The sets are the first method's, what is read out is the second (or `full`).
+    """
+    sets_of, model = names
+    below = _exit_gap(results, model, sets_of) < 0
+    n = results.smallest([sets_of], "large", "control")
+    return results.measure(_from_layer(below), names, n=n)
 
 
 def departure_slope(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -115,7 +122,8 @@ def departure_slope(results: ModelResults, names: Sequence[str], options: dict) 
 
     Least squares, in nats per whole depth of the model.
     """
-    gaps, traced = _departures(results, names)
+    traced = _read_out(results, names)
+    gaps = np.stack([_departure(results, *each) for each in traced.items()], axis=1)
     upper = gaps[:, :, gaps.shape[2] // 2 :].mean(axis=1)
     if upper.shape[1] < 2:
         raise NotMeasured("a slope over the upper half needs 4 layers")
@@ -123,15 +131,20 @@ def departure_slope(results: ModelResults, names: Sequence[str], options: dict) 
     centred = depth - depth.mean()
     slope = upper @ centred / (centred @ centred)
     detail = f"gap {upper[0, 0]:.2f} in its first layer, {upper[0, -1]:.2f} in the last"
-    return results.measure(slope, traced, detail, results.smallest(traced, "large"))
+    n = results.smallest(list(traced.values()), "large")
+    return results.measure(slope, list(traced), detail, n)
 
 
 def departure_layer(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
-    """First layer from which on that gap is more than a tenth of its value in the last layer."""
-    gaps, traced = _departures(results, names)
-    apart = [_from_layer(gap > DEPARTURE * gap[:, -1:]) for gap in np.moveaxis(gaps, 1, 0)]
-    draws = np.mean(apart, axis=0)
-    return results.measure(draws, traced, n=results.smallest(traced, "large"))
+    """First layer from which on that gap is more than a tenth of its value in the last layer.
+
+    The D_large is the first method's, the quantized model the second.
+    """
+    sets_of, method = names
+    _read_out(results, [method])  # or it is no method of the study's mechanisms
+    gap = _departure(results, method, sets_of)
+    apart = gap > DEPARTURE * gap[:, -1:]
+    return results.measure(_from_layer(apart), names, n=results.smallest([sets_of], "large"))
 
 
 def _traced(names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -145,38 +158,42 @@ def _traced(names: Sequence[str], known: Sequence[str]) -> list[str]:
     return traced
 
 
-def _exits(results: ModelResults, model: str) -> np.ndarray:
-    """NLL read out from r -> [documents, layers]; nan for documents of no set."""
+def _read_out(results: ModelResults, names: Sequence[str]) -> dict[str, str]:
+    """Those of the methods that were read out -> whose sets they were read out on."""
+    sets_of = exit_sets(results.table(EXITS))
+    return {name: sets_of[name] for name in _traced(names, list(sets_of))}
+
+
+def _exits(results: ModelResults, model: str, sets_of: str) -> np.ndarray:
+    """NLL read out from r on a method's sets -> [documents, layers]; nan for all others.
+
+    `NotMeasured` if the architecture has no r, or the model was not read out on these sets.
+    """
     table = results.table(EXITS)
     rows = table[(table["model"] == model) & (table["quantity"] == "r")]
     if rows.empty:
         raise NotMeasured(f"this architecture has no r: {PARALLEL_RESIDUAL}")
-    return by_layer(rows, "nll", results.doc_ids)
+    mine = rows[rows["sets_of"] == sets_of]
+    if mine.empty:
+        others = " and ".join(rows["sets_of"].unique())
+        raise on_other_sets(f"{model} was read out", others, sets_of)
+    return by_layer(mine, "nll", results.doc_ids)
 
 
-def _exit_gaps(results: ModelResults, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Full model's NLL on D_large less that on D_ctrl -> draws [1 + R, methods, layers]."""
-    traced = _traced(names, results.table(EXITS)["model"])
-    nll = _exits(results, FULL)
-    gaps = []
-    for name in traced:
-        large, control = (
-            mean_draws(nll, results.member(name, which), results.counts)
-            for which in ("large", "control")
-        )
-        gaps.append(large - control)
-    return np.stack(gaps, axis=1), traced
+def _exit_gap(results: ModelResults, model: str, sets_of: str) -> np.ndarray:
+    """A model's NLL on D_large less that on D_ctrl -> draws [1 + R, layers]."""
+    nll = _exits(results, model, sets_of)
+    large, control = (
+        mean_draws(nll, results.member(sets_of, which), results.counts)
+        for which in ("large", "control")
+    )
+    return large - control
 
 
-def _departures(results: ModelResults, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """NLL(quantized) - NLL(full) on D_large -> draws [1 + R, methods, layers]."""
-    traced = _traced(names, results.table(EXITS)["model"])
-    full = _exits(results, FULL)
-    gaps = [
-        mean_draws(_exits(results, name) - full, results.member(name, "large"), results.counts)
-        for name in traced
-    ]
-    return np.stack(gaps, axis=1), traced
+def _departure(results: ModelResults, method: str, sets_of: str) -> np.ndarray:
+    """NLL(quantized) - NLL(full) on D_large -> draws [1 + R, layers]."""
+    gap = _exits(results, method, sets_of) - _exits(results, FULL, sets_of)
+    return mean_draws(gap, results.member(sets_of, "large"), results.counts)
 
 
 def _from_layer(holds: np.ndarray) -> np.ndarray:

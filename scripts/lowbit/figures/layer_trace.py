@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from lowbit.analysis.error_sets import FULL
-from lowbit.analysis.tables import Method
+from lowbit.analysis.tables import Method, method_on
 from lowbit.figures import plotting
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def exit_curves(curves: pd.DataFrame) -> "Figure":
             mine = curves[(curves["method"] == method) & (curves["quantity"] == quantity)]
             _exit_panel(panels[row, column], mine)
             plotting.set_logarithmic(panels[row, column])
-        panels[0, column].set_title(method)
+        sets_of = curves.loc[curves["method"] == method, "sets_of"].iloc[0]
+        panels[0, column].set_title(method_on(method, sets_of))
         panels[-1, column].set_xlabel("layer")
     for row, quantity in enumerate(quantities):
         panels[row, 0].set_ylabel(f"NLL read out from {quantity}, nats")

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 
 from lowbit.analysis.mechanisms.patching_report import ROLE_NAMES
-from lowbit.analysis.tables import Method
+from lowbit.analysis.tables import Method, method_on
 from lowbit.experiments.conditions import (
     GATE_INPUT,
     GATE_PROJECTION,
@@ -254,8 +254,7 @@ def _names(rows: pd.DataFrame, methods: Sequence[Method]) -> list[str]:
 
 def _method_title(rows: pd.DataFrame, name: str) -> str:
     """The method, and whose documents it is patched on where they are not its own."""
-    sets_of = rows.loc[rows["method"] == name, "sets_of"].iloc[0]
-    return name if sets_of == name else f"{name} (documents of {sets_of})"
+    return method_on(name, rows.loc[rows["method"] == name, "sets_of"].iloc[0])
 
 
 def _panels(count: int, height: float, *, sharey: bool) -> tuple["Figure", list["Axes"]]:

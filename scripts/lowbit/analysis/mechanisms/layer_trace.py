@@ -15,7 +15,18 @@ from lowbit.analysis.statistics import (
 )
 from lowbit.analysis.tables import document_ids, membership, norms_by_document
 
-EXIT_COLUMNS = ["method", "set", "model", "quantity", "layer", "nll", "low", "high", "n"]
+EXIT_COLUMNS = [
+    "method",
+    "sets_of",
+    "set",
+    "model",
+    "quantity",
+    "layer",
+    "nll",
+    "low",
+    "high",
+    "n",
+]
 AMPLIFICATION_COLUMNS = [
     "method",
     "layer",
@@ -44,23 +55,32 @@ def exit_curves(
     """Mean early-exit NLL by layer of the full and each quantized model, on D_large and D_ctrl.
 
     Args:
-        exits: model, quantity (r, z), doc_id, layer, nll; documents in a set.
+        exits: model, sets_of, quantity (r, z), doc_id, layer, nll; documents in that method's sets.
         doc_ids: all documents of the study, for resamples that are paired with other tables'.
     """
     counts = resample_counts(len(doc_ids), settings, seed)
+    of = exit_sets(exits)
     rows = []
-    for (model, quantity), frame in exits.groupby(["model", "quantity"], sort=False):
+    groups = exits.groupby(["model", "sets_of", "quantity"], sort=False)
+    for (model, sets_of, quantity), frame in groups:
         nll = by_layer(frame, "nll", doc_ids)
-        for method in methods if model == FULL else [model]:
+        mine = [method for method in methods if of[method] == sets_of]
+        for method in mine if model == FULL else [model]:
             for name in ("large", "control"):
-                member = membership(sets, method, name, doc_ids)
+                member = membership(sets, sets_of, name, doc_ids)
                 numbers = summarise(mean_draws(nll, member, counts), settings.confidence)
-                keys = [method, name, model, quantity]
+                keys = [method, sets_of, name, model, quantity]
                 rows += [
                     [*keys, layer, *values, int(member.sum())]
                     for layer, values in enumerate(zip(*numbers, strict=True), 1)
                 ]
     return pd.DataFrame(rows, columns=EXIT_COLUMNS)
+
+
+def exit_sets(exits: pd.DataFrame) -> dict[str, str]:
+    """Whose D_large and D_ctrl each quantized model was read out on, by the model's method."""
+    read = exits.loc[exits["model"] != FULL, ["model", "sets_of"]].drop_duplicates()
+    return dict(read.itertuples(index=False, name=None))
 
 
 def amplification(

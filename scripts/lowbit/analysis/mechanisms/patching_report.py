@@ -8,6 +8,7 @@ import pandas as pd
 
 from lowbit.analysis.mechanisms.patching import NO_GAP
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
+from lowbit.analysis.tables import method_on
 from lowbit.experiments.conditions import (
     ALL_WEIGHTS,
     GATE_INPUT,
@@ -152,7 +153,7 @@ def _rows(
 ) -> Iterator[list[str]]:
     """Perplexities of one method, and of the paper below them where it has any."""
     first = mine.iloc[0]
-    cells = [_label(first), str(first["n"])]
+    cells = [method_on(first["method"], first["sets_of"]), str(first["n"])]
     cells += [f"{first['perplexity_full']:.2f}", f"{first['perplexity_quantized']:.2f}"]
     yield cells + [f"{_at(mine, each, count)['perplexity'].iloc[0]:.2f}" for each in columns]
     for sets_of, known in paper[paper["method"] == first["method"]].groupby("sets_of", sort=False):
@@ -168,7 +169,7 @@ def _rows(
 def _share_cells(mine: pd.DataFrame, columns: list[Column], count: int) -> list[str]:
     """Shares of one method."""
     first = mine.iloc[0]
-    cells = [_label(first), str(first["n"])]
+    cells = [method_on(first["method"], first["sets_of"]), str(first["n"])]
     for column in columns:
         row = _at(mine, column, count).iloc[0]
         if np.isnan(row["share"]):
@@ -178,13 +179,6 @@ def _share_cells(mine: pd.DataFrame, columns: list[Column], count: int) -> list[
         else:
             cells.append(number_with_interval(row["share"], row["share_low"], row["share_high"]))
     return cells
-
-
-def _label(row: pd.Series) -> str:
-    """The method, and whose documents these are where they are not its own."""
-    if row["method"] == row["sets_of"]:
-        return row["method"]
-    return f"{row['method']} (documents of {row['sets_of']})"
 
 
 def patching_answer(shares: pd.DataFrame, folder: str) -> str:
