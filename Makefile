@@ -3,7 +3,7 @@ STUDY ?= config.yaml
 ARGS ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-all demo-mechanisms study plan test report bench bench-patching bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench .envs/bench_patching
+.PHONY: help demo demo-all demo-mechanisms study plan test report bench bench-patching bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench_patching
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -53,7 +53,7 @@ report: study  ## put a finished study's figures and tables into one file, repor
 test: environments .envs/test  ## run all tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)
 
-bench: .venv .envs/bench  ## measure the scorer against a plain forward and lm-evaluation-harness
+bench: .venv  ## measure the scorer against a plain forward and lm-evaluation-harness
 	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)
 
 bench-patching: .venv .envs/bench_patching  ## measure patching against nnsight and plain hooks
@@ -78,8 +78,9 @@ lint: .venv .envs/test  ## check style: ruff, and Snakemake's own linter
 schema: .venv  ## write config/schema.json anew after a change of the config's models
 	@$(PYTHON) scripts/study/schema.py
 
-environments: .venv  ## make the environments of all quantizers without running anything
+environments: .venv  ## make the environments of all rules without running anything
 	@$(RUN_ALL) --conda-create-envs-only
+	@$(RUN_OTHER) rules/bench.smk find_lm_eval --conda-create-envs-only
 
 clean:  ## remove all results, keeping environments
 	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} + ; rm -rf .snakemake report.html
@@ -89,9 +90,6 @@ clean:  ## remove all results, keeping environments
 
 .envs/test:
 	$(call environment,test)
-
-.envs/bench:
-	$(call environment,bench)
 
 .envs/bench_patching:
 	$(call environment,bench_patching)

@@ -2,6 +2,8 @@
 
 
 rule bench:
+    input:
+        peer="results/benchmarks/lm_eval_python.txt",
     output:
         "results/benchmarks/scorer.csv",
     log:
@@ -10,14 +12,26 @@ rule bench:
     params:
         model="resources/demo/model",
         documents="resources/demo/documents.parquet",
-        peer=".envs/bench/bin/python",
     conda:
         "../envs/core.yaml"
     message:
         "Measure the scorer"
     shell:
         "python scripts/bench/engine.py --model {params.model} --documents {params.documents} "
-        "--peer-python {params.peer} --threads {threads} --output {output} 2>&1 | tee {log}"
+        "--peer-python $(cat {input.peer}) --threads {threads} --output {output} 2>&1 | tee {log}"
+
+
+rule find_lm_eval:
+    output:
+        temp("results/benchmarks/lm_eval_python.txt"),
+    log:
+        "results/logs/find_lm_eval.log",
+    conda:
+        "../envs/lm_eval.yaml"
+    message:
+        "Find the interpreter that has lm-evaluation-harness"
+    shell:
+        "python -c 'import sys; print(sys.executable)' > {output} 2> {log}"
 
 
 rule bench_patching:
