@@ -111,6 +111,7 @@ def intervention_rows(
     import pandas as pd
 
     from lowbit.engine.walk import FULL
+    from lowbit.experiments.interventions import SWAPS
 
     table = pd.DataFrame(
         {
@@ -129,7 +130,7 @@ def intervention_rows(
         }
     )
     alone = documents.partners == np.arange(len(table))
-    return table[~alone] if each.condition in ("swap", "swap_sham") else table
+    return table[~alone] if each.condition in SWAPS else table
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from lowbit.errors import GateError
 from lowbit.experiments import sham
 from lowbit.experiments.edited_documents import EDITS_AT_ONCE, document_nll, walks
 from lowbit.experiments.interventions import (
+    SWAPS,
     R,
     check_norms,
     layer_sets,
@@ -89,8 +90,10 @@ def test_norms_become_what_they_should_at_every_layer(name: str) -> None:
     found, left_out = list_interventions(engine, noisy(engine), norms, PARTNERS)
     assert left_out == {}
     for each in found:
-        if each.condition in ("scale", "swap"):
-            meant = norms[PARTNERS] if each.condition == "swap" else each.factor * norms
+        if each.condition in ("scale", "swap", "swap_inverse"):
+            partners = norms[PARTNERS]
+            meant = {"swap": partners, "swap_inverse": norms**2 / partners}
+            meant = meant.get(each.condition, each.factor * norms)
             after = norms_under(engine, each.full)
             assert len(after) == len(each.full.blocks)
             for index, norm in after.items():
@@ -254,7 +257,8 @@ def test_scripts_write_scores_table_page_and_figure(name: str, tmp_path: Path) -
     assert intervene(tmp_path, record) == ""
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     counts = scores.groupby("condition", sort=False)["factor"].size() / 8
-    assert counts.to_dict() == {"scale": 16, "swap": 1, "swap_sham": 1, "sham": 4, "gamma": 4}
+    once = dict.fromkeys(("swap", "swap_inverse", "swap_sham"), 1)
+    assert counts.to_dict() == {"scale": 16, **once, "sham": 4, "gamma": 4}
     with torch.inference_mode():
         ids = token_ids(12, 20)
         logits = model(ids).logits.double().log_softmax(-1)[:, :-1]
@@ -270,14 +274,14 @@ def test_scripts_write_scores_table_page_and_figure(name: str, tmp_path: Path) -
     assert gates["full"]["sham"]["beyond_epsilon"] < 1e-4
     assert tabulate(tmp_path) == ""
     table = pd.read_csv(tmp_path / "interventions.csv")
-    assert len(table) == 26 * 2 + 1
+    assert len(table) == 27 * 2 + 2
     assert "Without a sham" in (tmp_path / "interventions.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("name", "missing", "said"),
     [
-        ("gpt-neox", {"scale", "swap", "swap_sham"}, "Not measured: this architecture"),
+        ("gpt-neox", {"scale", *SWAPS}, "Not measured: this architecture"),
         ("opt-350m", {"sham", "swap_sham", "gamma"}, "There is no sham"),
     ],
 )

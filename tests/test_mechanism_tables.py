@@ -52,19 +52,23 @@ BOOTSTRAP = BootstrapSettings(resamples=100, confidence=0.95)
 N = 20
 DOC_IDS = np.array([f"d{number:02}" for number in range(N)])
 LARGE, CONTROL = DOC_IDS[:8], DOC_IDS[-8:]
+SETS = ("large", "control")
 
 
-def changes(slope: float, damage: float = 0.0, closing: float = 0.0) -> pd.DataFrame:
+def changes(
+    slope: float, damage: float = 0.0, closing: float = 0.0, inverse: float = 0.0
+) -> pd.DataFrame:
     """Scores of a method whose error changes by `slope` times -log2 of the factor of norm(r).
 
     NLL of the full-precision model rises by `damage`, the sham changes nothing, and swapping norms
-    closes a share `closing` of the gap in error, which is 1.
+    closes a share `closing` of the gap in error, which is 1, the inverse swap a share `inverse`.
     """
     rng = np.random.default_rng(0)
     layers = list(layer_sets(6))
     conditions = [("scale", name, f) for name in layers for f in FACTORS]
     conditions += [("sham", "all", factor) for factor in FACTORS]
-    conditions += [(c, "upper half", np.nan) for c in ("swap", "swap_sham")]
+    closed = {"swap": closing, "swap_inverse": inverse}
+    conditions += [(c, "upper half", np.nan) for c in (*closed, "swap_sham")]
     conditions += [("gamma", name, np.nan) for name in layers]
     parts = []
     for name, ids, error in (("large", LARGE, 2.0), ("control", CONTROL, 1.0)):
@@ -73,8 +77,8 @@ def changes(slope: float, damage: float = 0.0, closing: float = 0.0) -> pd.DataF
         for condition, where, factor in conditions:
             noise = rng.normal(0, 0.01, len(ids))
             change = {"scale": -slope * np.log2(factor) + noise}.get(condition, 0)
-            if condition == "swap":
-                change = closing / 2 * (-1 if name == "large" else 1) + noise
+            if condition in closed:
+                change = closed[condition] / 2 * (-1 if name == "large" else 1) + noise
             edited = full + (damage if condition == "scale" else 0)
             parts.append(
                 pd.DataFrame(
@@ -83,7 +87,7 @@ def changes(slope: float, damage: float = 0.0, closing: float = 0.0) -> pd.DataF
                         "condition": condition,
                         "layers": where,
                         "factor": factor,
-                        "norm_ratio": 1.1 if condition == "swap" else factor,
+                        "norm_ratio": {"swap": 1.1, "swap_inverse": 0.9}.get(condition, factor),
                         "set": name,
                         "doc_id": ids,
                         "partner": partners,
@@ -102,7 +106,7 @@ def tabulated(scores: pd.DataFrame, left_out: dict | None = None) -> pd.DataFram
 
 
 def test_the_table_holds_what_was_put_in() -> None:
-    table = tabulated(changes(slope=0.1, damage=0.5, closing=0.4))
+    table = tabulated(changes(slope=0.1, damage=0.5, closing=0.4, inverse=0.1))
     assert list(table) == COLUMNS
     at = table.set_index(["condition", "layers", "factor", "set"]).sort_index()
     row = at.loc[("scale", "upper half", 0.5, "control")]
@@ -114,12 +118,21 @@ def test_the_table_holds_what_was_put_in() -> None:
     assert row["against_inverse"] == pytest.approx(0.2, abs=0.01)
     assert row["nll_full_change"] == pytest.approx(0.5)
     assert row["per_full_change"] == pytest.approx(row["difference"] / 0.5)
-    gap = table[table["set"] == GAP]
-    assert len(gap) == 1
-    assert gap["error_unedited"].item() == pytest.approx(1.0)
-    assert gap["difference"].item() == pytest.approx(-0.4, abs=0.02)
-    swapped = table[(table["condition"] == "swap") & (table["set"] == "large")]
-    assert "norm(r) times 1.100 on average" in swapped["note"].item()
+    gap = table[table["set"] == GAP].set_index("condition")
+    assert list(gap.index) == ["swap", "swap_inverse"]
+    np.testing.assert_allclose(gap["error_unedited"], 1)
+    np.testing.assert_allclose(gap["difference"], [-0.4, -0.1], atol=0.02)
+    against = gap.loc["swap", ["against_inverse_low", "against_inverse", "against_inverse_high"]]
+    assert against["against_inverse"] == pytest.approx(-0.3, abs=0.02)
+    assert against.is_monotonic_increasing
+    assert against.nunique() == 3
+    assert np.isnan(gap.loc["swap_inverse", "against_inverse"])
+    large, control = (at.loc[("swap", "upper half"), :].droplevel(0).loc[n] for n in SETS)
+    assert large["against_inverse"] == pytest.approx(-0.15, abs=0.02)
+    assert control["against_inverse"] == pytest.approx(0.15, abs=0.02)
+    assert "norm(r) times 1.100 on average" in large["note"]
+    inverse = table[(table["condition"] == "swap_inverse") & (table["set"] == "large")]
+    assert "norm(r) times 0.900 on average" in inverse["note"].item()
     sham = table[table["condition"] == "sham"]
     assert (sham["difference"].abs() < 1e-12).all()
     assert sham[["beyond_sham", "against_inverse", "per_full_change"]].isna().all(axis=None)
@@ -149,10 +162,38 @@ def test_the_conclusion_is_no_stronger_than_the_evidence(
     table = tabulated(changes(slope, damage, closing))
     text = conclusion(table)
     assert words in text
-    assert f"for {int(closing > 0)} of 1 methods" in text
+    assert f"the interval is above 0 for {int(closing > 0)} of 1 methods" in text
     page = intervention_markdown(table, "tiny", 0.95)
     assert text in page
     assert "\n\n## Left out" not in page
+
+
+@pytest.mark.parametrize(
+    ("closing", "inverse", "by_norm"),
+    [(0.4, -0.4, True), (0.4, 0.0, True), (0.4, 0.2, True), (0.4, 0.4, False), (0.2, 0.4, False),
+     (0.0, -0.4, False)],
+)  # fmt: skip
+def test_a_gap_that_closes_under_the_inverse_swap_too_is_regression_to_the_mean(
+    closing: float, inverse: float, by_norm: bool
+) -> None:
+    """Only where it closes, and closes less under the inverse, the norm is what did it."""
+    table = tabulated(changes(0.1, 0.01, closing, inverse))
+    text = conclusion(table)
+    assert ("The evidence agrees with a small norm" in text) == by_norm
+    assert ("it is not shown that the norms that documents have by nature" in text) != by_norm
+    assert f"For {int(by_norm)} of these the gap closes less, or not," in text
+    assert "for 1 of 1 methods; for 0 of these" in text  # scaling moves errors all the same
+    rows = [
+        line for line in intervention_markdown(table, "t", 0.95).splitlines()
+        if line.startswith(("| m | swapped |", "| m | the inverse |"))
+    ]  # fmt: skip
+    assert len(rows) == 2
+    cells = [[cell.strip() for cell in row.split("|")] for row in rows]
+    shares = [float(each[8].removesuffix(" %")) for each in cells]
+    np.testing.assert_allclose(shares, [100 * closing, 100 * inverse], atol=2)
+    against = float(cells[0][9].split(" ")[0])
+    assert against == pytest.approx(inverse - closing, abs=0.02)
+    assert cells[1][9] == ""
 
 
 def test_one_method_that_does_not_move_is_enough_to_say_no_more() -> None:
@@ -215,7 +256,7 @@ def test_too_few_documents_are_not_judged() -> None:
 
 def test_what_is_left_out_has_a_row_and_a_line() -> None:
     scores = changes(0.1)
-    scores = scores[~scores["condition"].isin(["scale", "swap", "swap_sham"])]
+    scores = scores[~scores["condition"].isin(["scale", "swap", "swap_inverse", "swap_sham"])]
     table = tabulated(scores, {"m": {"scale": "no role residual_mid"}})
     assert table.iloc[-1]["note"] == "left out: no role residual_mid"
     assert conclusion(table).startswith("Not measured")
@@ -226,15 +267,23 @@ def test_what_is_left_out_has_a_row_and_a_line() -> None:
 
 def test_the_figure_has_a_panel_per_method_and_layers() -> None:
     plotting.start()
-    both = pd.concat([changes(0.1), changes(0.2).assign(method="o")], ignore_index=True)
+    other = changes(0.2, closing=0.4, inverse=-0.2).assign(method="o")
+    both = pd.concat([changes(0.1), other], ignore_index=True)
     figure = intervention_figures.scaled_norms(tabulated(both))
-    panels = np.array(figure.axes).reshape(3, 4)
-    assert [axes.get_title(loc="left") for axes in panels[0]] == list(layer_sets(6))
+    panels = np.array(figure.axes).reshape(3, 5)
+    titles = [axes.get_title(loc="left") for axes in panels[0]]
+    assert titles == [*layer_sets(6), "norms swapped"]
     large = next(x for x in panels[1, 3].lines if x.get_label() == "D_large, r scaled")
     assert list(large.get_xdata()) == [0.5, 0.71, 1.0, 1.41, 2.0]
     np.testing.assert_allclose(large.get_ydata()[[0, 2, 4]], [0.2, 0, -0.2], atol=0.01)
     assert "D_ctrl, sham" in texts(figure)
     assert "nats per token" in panels[2, 0].get_ylabel()
+    large = next(x for x in panels[1, 4].lines if x.get_label() == "D_large, r scaled")
+    assert list(large.get_xdata()) == [-1, 0, 1]
+    np.testing.assert_allclose(large.get_ydata(), [0.1, 0, -0.2], atol=0.01)
+    shown = [label.get_text() for label in panels[2, 4].get_xticklabels()]
+    assert shown == ["inverse", "own", "partner's"]
+    assert panels[1, 3].get_ylim() == panels[1, 0].get_ylim() != panels[1, 4].get_ylim()
 
 
 def texts(figure) -> str:

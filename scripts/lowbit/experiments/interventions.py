@@ -5,14 +5,15 @@ large errors, and changes nothing itself. Here norm(r) is *set*, the direction o
 error e = NLL(quantized) - NLL(full precision) is measured again, both models changed by the same
 factors. Every intervention is one `Edit` for each of the two streams.
 
-scale      norm(x; r(l)) of document x becomes `factor` times what it is in the unchanged
-           full-precision model, at every layer l of some layers
-swap       it becomes that of the document's partner
-sham       only the norms before the MLPs read r at `factor` times its norm, at all layers at once;
-           r itself stays. RMSNorm and LayerNorm take the factor out again, so nothing may change
-           (`experiments.sham`)
-swap_sham  the same with the partner's norm over the document's own
-gamma      the smallest |gamma| of the norm before the MLP are raised to the median
+scale         norm(x; r(l)) of document x becomes `factor` times what it is in the unchanged
+              full-precision model, at every layer l of some layers
+swap          it becomes that of the document's partner
+swap_inverse  it is divided by what the swap multiplies it with: as large a change, the other way
+sham          only the norms before the MLPs read r at `factor` times its norm, at all layers at
+              once; r itself stays. RMSNorm and LayerNorm take the factor out again, so nothing may
+              change (`experiments.sham`)
+swap_sham     the same with the partner's norm over the document's own
+gamma         the smallest |gamma| of the norm before the MLP are raised to the median
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ SMALL_SHARE = 0.05
 NORM_TOLERANCE = 1e-4
 """Largest relative difference of norm(r) between residuals.parquet and the walk, float32."""
 
+SWAPS = ("swap", "swap_inverse", "swap_sham")
+"""Conditions that are of documents with a partner."""
 ALL = "all"
 """All layers."""
 R, NORM_INPUT = "residual_mid", "mlp_norm_in"
@@ -76,7 +79,7 @@ class Intervention:
     """One change, made in both streams."""
 
     condition: str
-    """`scale`, `swap`, `sham`, `swap_sham` or `gamma`."""
+    """`scale`, `swap`, `swap_inverse`, `sham`, `swap_sham` or `gamma`."""
     layers: str
     """Name of a set of layers, see `layer_sets`."""
     factor: float
@@ -125,7 +128,7 @@ def list_interventions(
     found: list[Intervention] = []
     dropped: dict[str, str] = {}
     if norms is None:
-        dropped = dict.fromkeys(("scale", "swap", "swap_sham"), f"no role {R}")
+        dropped = dict.fromkeys(("scale", *SWAPS), f"no role {R}")
     else:
         found += _scaled(sets, norms)
         found += _swapped(sets["upper half"], norms, partners, NORM_INPUT in decoder.roles)
@@ -197,14 +200,16 @@ def _scaled(sets: Mapping[str, list[int]], norms: NDArray[np.float64]) -> list[I
 def _swapped(
     blocks: list[int], norms: NDArray[np.float64], partners: NDArray[np.intp], sham: bool
 ) -> list[Intervention]:
-    full = Rescaling.to(R, {index: norms[partners, index] for index in blocks})
-    same = Scaling(R, full.factors)
     ratios = {index: norms[partners, index] / norms[:, index] for index in blocks}
-    mean = np.mean(list(ratios.values()), axis=0)
-    found = [Intervention("swap", "upper half", np.nan, full, same, mean)]
+    inverse = {index: 1 / ratio for index, ratio in ratios.items()}
+    found = []
+    for condition, factors in (("swap", ratios), ("swap_inverse", inverse)):
+        full = Rescaling.to(R, {index: norms[:, index] * factors[index] for index in blocks})
+        same, mean = Scaling(R, full.factors), np.mean(list(factors.values()), axis=0)
+        found.append(Intervention(condition, "upper half", np.nan, full, same, mean))
     if sham:
         edit = Scaling(NORM_INPUT, ratios)
-        found.append(Intervention("swap_sham", "upper half", np.nan, edit, edit, mean))
+        found.append(Intervention("swap_sham", "upper half", np.nan, edit, edit, found[0].ratio))
     return found
 
 

@@ -7,12 +7,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.mechanisms.interventions import GAMMA, GAP, SCALE, SHAM_OF, SWAP
+from lowbit.analysis.mechanisms.interventions import (
+    GAMMA,
+    GAP,
+    SCALE,
+    SHAM_OF,
+    SWAP,
+    SWAP_INVERSE,
+)
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
 from lowbit.markdown import number, number_with_interval, table
 
 PAIRS = ((0.71, 1.41), (0.5, 2.0))
 """Factors that shrink and enlarge r, the milder pair first."""
+SWAP_NAMES = {SWAP: "swapped", SWAP_INVERSE: "the inverse"}
 MAIN_LAYERS, MAIN_PAIR = "upper half", PAIRS[0]
 """Where the paper finds the norms apart, and the milder pair: what the conclusion is about."""
 
@@ -57,8 +65,11 @@ SWAPPING = """\
 Each document of D_large is paired with one of D_ctrl of nearly the same full-precision NLL, and in
 the upper half each gets the norms of its partner: differences of norm as they are by nature. The
 gap is the mean error of D_large less that of D_ctrl; if the norm is the cause, it closes. So it
-does, in part, under any disturbance, because D_large was chosen for its errors: a gap that closes
-agrees with the norm as a cause and does not prove it.
+does, in part, under any disturbance, because D_large was chosen for its errors (regression to the
+mean). The inverse swap is such a disturbance, as large and the other way: each norm is divided by
+what the swap multiplies it with. What the norm as a cause predicts is a gap that closes under the
+swap and not, or less, under its inverse: *swap less inverse* below 0. A gap that closes as much
+under both says nothing of the norm. The inverse has no sham of its own.
 """
 RAISING = """\
 ## Raising small gamma
@@ -184,7 +195,7 @@ def _last_word(main: Sequence[Judged], gaps: Sequence[pd.Series]) -> str:
         return "The evidence speaks against a small norm as what makes inputs break."
     if _moved(main) < len(main):
         return "That a small norm makes inputs break is not shown."
-    if _closed(gaps) < len(main):
+    if _closed_by_norm(gaps) < len(main):
         return (
             "Norms can move errors, but it is not shown that the norms that documents have by "
             "nature are why they break."
@@ -205,6 +216,11 @@ def _moved(main: Sequence[Judged]) -> int:
 def _closed(gaps: Sequence[pd.Series]) -> int:
     """Number of methods whose gap closes with the whole interval."""
     return sum(beyond(row)[2] < 0 for row in gaps)
+
+
+def _closed_by_norm(gaps: Sequence[pd.Series]) -> int:
+    """Number of these whose gap closes less, or not, under the inverse swap."""
+    return sum(beyond(row)[2] < 0 and row["against_inverse_high"] < 0 for row in gaps)
 
 
 def _scaling_words(main: Sequence[Judged]) -> str:
@@ -231,13 +247,15 @@ def _cause_words(main: Sequence[Judged]) -> str:
 
 
 def _swap_words(gaps: Sequence[pd.Series]) -> str:
-    """How much of the gap closes when norms are swapped."""
+    """How much of the gap closes when norms are swapped, and whether that is by the norm."""
     shares = [-100 * beyond(row)[0] / row["error_unedited"] for row in gaps]
     ends = "" if len(shares) == 1 else f"{min(shares):.1f} to "
     return (
         f"Norms swapped between documents of nearly the same full-precision NLL close {ends}"
         f"{max(shares):.1f} % of the gap in e between D_large and D_ctrl; the interval is above 0 "
-        f"for {_closed(gaps)} of {len(gaps)} methods."
+        f"for {_closed(gaps)} of {len(gaps)} methods. For {_closed_by_norm(gaps)} of these the gap "
+        "closes less, or not, when each norm moves as far the other way, as it would if the norm "
+        "were the cause."
     )
 
 
@@ -312,20 +330,28 @@ def _sham_words(interventions: pd.DataFrame) -> str:
 
 
 def _swap_table(interventions: pd.DataFrame) -> str:
+    header = ["method", "norm(r)", "pairs", "gap", "e of D_large", "e of D_ctrl", "gap, changed by"]
     rows = []
-    for method, mine in interventions[interventions["condition"] == SWAP].groupby(
-        "method", sort=False
-    ):
+    swaps = interventions[interventions["condition"].isin(SWAP_NAMES)]
+    for (method, condition), mine in swaps.groupby(["method", "condition"], sort=False):
         at = mine.set_index("set")
         gap = at.loc[GAP]
         numbers = [number_with_interval(*beyond(at.loc[n])) for n in ("large", "control", GAP)]
         share = f"{-100 * beyond(gap)[0] / gap['error_unedited']:.1f} %"
-        pairs = str(at.loc["large", "n"])
+        against = gap[["against_inverse", "against_inverse_low", "against_inverse_high"]]
         rows.append(
-            [method, pairs, number(gap["error_unedited"]), *numbers, share, at.loc["large", "note"]]
+            [
+                method,
+                SWAP_NAMES[condition],
+                str(at.loc["large", "n"]),
+                number(gap["error_unedited"]),
+                *numbers,
+                share,
+                "" if against.isna().any() else number_with_interval(*against),
+                at.loc["large", "note"],
+            ]
         )
-    header = ["method", "pairs", "gap", "e of D_large", "e of D_ctrl", "gap ", "closed"]
-    return table([*header, "D_large"], rows)
+    return table([*header, "closed", "swap less inverse", "D_large"], rows)
 
 
 def _gamma_table(interventions: pd.DataFrame) -> str:

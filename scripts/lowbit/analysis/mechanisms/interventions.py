@@ -5,7 +5,7 @@ it is the cause, then shrinking r raises the error of documents that do not brea
 enlarging it lowers the error of those that do (D_large). Two things look alike and are none of it:
 any change of the model may move errors, so the sham is subtracted; and D_large was chosen for its
 errors, which any disturbance brings nearer to the mean, whichever way r is scaled, so each factor
-is also set against its inverse.
+is also set against its inverse, and so is the swap of norms between D_large and D_ctrl.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ from lowbit.analysis.statistics import (
     summarise,
 )
 
-SCALE, SWAP, GAMMA, SHAM, SWAP_SHAM = "scale", "swap", "gamma", "sham", "swap_sham"
+SCALE, SWAP, SWAP_INVERSE, GAMMA = "scale", "swap", "swap_inverse", "gamma"
+SHAM, SWAP_SHAM = "sham", "swap_sham"
 """Conditions; see `lowbit.experiments.interventions`."""
 ALL = "all"
 """Layers of the sham of scaling, which is at all layers at once for any set of layers."""
@@ -70,9 +71,9 @@ def intervention_table(
     """One row per method, set and intervention (`COLUMNS`), nats per token.
 
     `difference`: of the mean error, by the intervention. `beyond_sham`: that less the sham's.
-    `against_inverse`: the error less that under the inverse factor. `nll_full_change`: of the
-    full-precision model's NLL. `per_full_change`: difference over the size of that change, nan
-    where its interval includes 0. A swap has one more row, set `gap`: the mean error of D_large
+    `against_inverse`: the error less that under the inverse factor or swap. `nll_full_change`: of
+    the full-precision model's NLL. `per_full_change`: difference over the size of that change, nan
+    where its interval includes 0. Swaps have one more row, set `gap`: the mean error of D_large
     less that of D_ctrl. A condition that is left out has one row with a note.
 
     Args:
@@ -95,7 +96,7 @@ def intervention_table(
                 | _row(key, of_set, settings.confidence)
                 | _described(key, of_method, name)
                 for key in of_set
-                if name != GAP or key[0] == SWAP
+                if name != GAP or key[0] in (SWAP, SWAP_INVERSE)
             ]
     for method, reasons in left_out.items():
         for condition, reason in reasons.items():
@@ -131,7 +132,7 @@ def _gaps(
     return {
         key: {name: large[key][name] - control[key][name] for name in MEASURES}
         for key in large
-        if key[0] in (SWAP, SWAP_SHAM)
+        if key[0] in (SWAP, SWAP_INVERSE, SWAP_SHAM)
     }
 
 
@@ -149,8 +150,8 @@ def _row(key: Key, draws: Mapping[Key, Mapping[str, np.ndarray]], confidence: fl
     sham = SHAM_OF.get(condition), ALL if condition == SCALE else layers, factor
     if sham in draws:
         row |= _estimate("beyond_sham", changes[key] - changes[sham], confidence)
-    inverse = condition, layers, INVERSE.get(factor)
-    if condition == SCALE:
+    if condition in (SCALE, SWAP):
+        inverse = SCALE if condition == SCALE else SWAP_INVERSE, layers, INVERSE.get(factor)
         against = mine["error_edited"] - draws[inverse]["error_edited"]
         row |= _estimate("against_inverse", against, confidence)
     changed = row["nll_full_change_low"] > 0 or row["nll_full_change_high"] < 0
@@ -173,7 +174,7 @@ def _described(key: Key, of_method: pd.DataFrame, name: str) -> dict:
     if name == GAP:
         return {"n": len(each), "note": "D_large less D_ctrl"}
     of_set = each[each["set"] == name]
-    if condition != SWAP:
+    if condition not in (SWAP, SWAP_INVERSE):
         return {"n": len(of_set)}
     nll = each.set_index("doc_id")["nll_full"]
     apart = np.abs(of_set["nll_full"].to_numpy() - nll.loc[of_set["partner"]].to_numpy()).mean()
