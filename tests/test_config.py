@@ -111,6 +111,11 @@ def test_calibration_that_cannot_be_is_told(project: Path) -> None:
             "{quantizer: eqat, bits: 3, group_size: 32, epochs: 1.5}",
             "epochs is 1.5, but must be a w",
         ),
+        (
+            "{quantizer: power, bits: 3, group_size: 32, exponent: cube}",
+            "exponent is 'cube'; write a number from 0.1 to 2, or fit",
+        ),
+        ("{quantizer: power, bits: 3, group_size: 32, exponent: 0}", "exponent is 0; write a num"),
     ],
 )
 def test_settings_of_calibrated_methods_are_checked(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lowbit.errors import InputError
 from lowbit.quantization.quantized import QuantizedLayer, dequantize, relative_error, split_groups
-from lowbit.quantizers import fp_bitsandbytes, hqq, nf, nf_bitsandbytes, rtn
+from lowbit.quantizers import fp_bitsandbytes, hqq, nf, nf_bitsandbytes, power, rtn
 from study.methods import Hqq
 
 KINDS: dict[str, tuple[Callable[..., QuantizedLayer], dict]] = {
@@ -18,11 +18,16 @@ KINDS: dict[str, tuple[Callable[..., QuantizedLayer], dict]] = {
     "rtn symmetric": (rtn.quantize, {"symmetric": True}),
     "rtn axis 0": (rtn.quantize, {"axis": 0}),
     "nf": (nf.quantize, {}),
+    "power": (power.quantize, {}),
+    "power fitted": (power.quantize, {"exponent": "fit"}),
     "hqq": (hqq.quantize, {}),
     "hqq axis 0": (hqq.quantize, {"axis": 0}),
 }
 EXACT = [kind for kind in KINDS if "hqq" not in kind]
 """Quantizers that bring zero and constant groups back exactly."""
+TWO_BITS = {"power": 1.4}
+"""Upper bound of the error at 2 bits where it is not 0.7: with three levels, the cube root rounds
+all above an eighth of a group's largest weight up to it."""
 
 
 def gaussian(rows: int = 64, columns: int = 128, seed: int = 0) -> torch.Tensor:
@@ -56,7 +61,7 @@ def test_error_falls_with_bits_and_with_smaller_groups(kind: str) -> None:
 
     by_bits = [error(bits, 32) for bits in (2, 3, 4, 8)]
     assert by_bits == sorted(by_bits, reverse=True)
-    assert by_bits[-1] < 0.02 < 0.1 < by_bits[0] < 0.7
+    assert by_bits[-1] < 0.02 < 0.1 < by_bits[0] < TWO_BITS.get(kind, 0.7)
     by_group = [error(3, group_size) for group_size in (64, 32, 16, 8)]
     assert by_group == sorted(by_group, reverse=True)
 
@@ -82,7 +87,7 @@ def test_constant_groups_are_exact(kind: str, bits: int, value: float) -> None:
     assert torch.equal(restored, weight)
 
 
-@pytest.mark.parametrize("quantize", [rtn.quantize, nf.quantize])
+@pytest.mark.parametrize("quantize", [rtn.quantize, nf.quantize, power.quantize])
 @pytest.mark.parametrize(("group_size", "groups"), [(32, 4), ("row", 1)])
 def test_group_sizes(quantize: Callable, group_size: int | str, groups: int) -> None:
     layer = quantize(gaussian(), bits=3, group_size=group_size)
@@ -90,7 +95,7 @@ def test_group_sizes(quantize: Callable, group_size: int | str, groups: int) -> 
     assert layer.group_size == 128 // groups
 
 
-@pytest.mark.parametrize("quantize", [rtn.quantize, nf.quantize])
+@pytest.mark.parametrize("quantize", [rtn.quantize, nf.quantize, power.quantize])
 def test_one_scale_for_the_tensor(quantize: Callable) -> None:
     layer = quantize(gaussian(), bits=3, group_size="tensor")
     assert layer.scales.shape == (1, 1)

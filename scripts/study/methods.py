@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -146,6 +147,31 @@ class Nf(Method):
         elif self.double_quantization:
             raise ValueError("double_quantization: true needs backend: bitsandbytes")
         return self
+
+
+FitOrNumber = float | Literal["fit"]
+
+
+def _fit_or_number(low: float, high: float) -> BeforeValidator:
+    """Refuse what is neither `fit` nor a number from `low` to `high`."""
+
+    def check(value: Any) -> Any:
+        if value == "fit" or (type(value) in (int, float) and low <= value <= high):
+            return value
+        raise ValueError(f"is {value!r}; write a number from {low:g} to {high:g}, or fit")
+
+    return BeforeValidator(check)
+
+
+class Power(Method):
+    """A uniform grid for sign(x) |x|**exponent, as the cube root of the perturbation paper."""
+
+    BACKENDS = {"own": Backend("lowbit.quantizers.power", "core")}
+    model_config = _settings({"quantizer": "power", "bits": 3, "group_size": 64})
+
+    quantizer: Literal["power"]
+    exponent: Annotated[FitOrNumber, _fit_or_number(0.1, 2)] = 1 / 3
+    """From 0.1 to 2; 1 is the uniform grid. `fit`: of the least squared error, for each layer."""
 
 
 class Fp(Method):
@@ -323,6 +349,6 @@ class Published(Method):
         return self.group_size if isinstance(self.group_size, int) else inputs
 
 
-METHODS = (Rtn, Nf, Fp, Hqq, Gptq, Awq, Eqat)
+METHODS = (Rtn, Nf, Power, Fp, Hqq, Gptq, Awq, Eqat)
 """The quantizers of the workflow itself."""
 AnyMethod = Annotated[Union[(*METHODS, Published)], Field(discriminator="quantizer")]
