@@ -36,6 +36,10 @@ if STUDY.mechanisms.mixed_precision:
 
     include: "rules/mixed_precision.smk"
 
+if STUDY.perturbation:
+
+    include: "rules/perturb.smk"
+
 include: "rules/claims.smk"
 include: "rules/report.smk"
 

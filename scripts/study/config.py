@@ -78,6 +78,20 @@ def _check_source(source: str, kinds: Mapping) -> str:
     return source
 
 
+def _rising(numbers: list[float]) -> list[float]:
+    if numbers != sorted(set(numbers)):
+        raise ValueError(f"must rise; write {sorted(set(numbers))}")
+    return numbers
+
+
+def _with_one(intensities: list[float]) -> list[float]:
+    if 1 not in intensities:
+        raise ValueError(
+            f"must have 1, the reference's own norm; write {sorted({1.0, *intensities})}"
+        )
+    return _rising(intensities)
+
+
 Name = Annotated[str, AfterValidator(_check_name)]
 
 
@@ -246,6 +260,34 @@ class Mechanisms(BaseModel):
     """Without it nothing is tried."""
 
 
+class Perturbation(BaseModel):
+    """Noise and clipping of weights and activations (arXiv 2403.06408)."""
+
+    model_config = _settings({"reference": "rtn3"})
+
+    reference: Name
+    """The method whose weight error, ||Q(W) - W||, noise on each weight matrix is matched to."""
+    activation_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    """Bits of the uniform quantization, one scale per token, whose error noise on activations is
+    matched to."""
+    documents: Annotated[int, Field(ge=5)] = 64
+    """How many of the study's documents are scored under every perturbation, the first ones."""
+    intensities: Annotated[
+        list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_with_one)
+    ] = [0.1, 0.32, 1.0, 3.2, 10.0]
+    """Factors of the reference's norm; 1 is among them."""
+    quantiles: Annotated[
+        list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1), AfterValidator(_rising)
+    ] = [0.99, 0.999, 0.9999]
+    """Of |x|: what lies above is clipped to it. 0.999 clips one entry in a thousand."""
+    seeds: Annotated[int, Field(ge=3)] = 3
+    """How often noise is drawn."""
+    sensitivity: bool = True
+    """Whether each projection of each block is perturbed alone."""
+    projections: Annotated[list[str], Field(min_length=1)] | None = None
+    """Those that are perturbed alone, such as `q_proj`; without it all that the model has."""
+
+
 class Study(BaseModel):
     """One study: models x methods x documents x analyses."""
 
@@ -280,6 +322,8 @@ class Study(BaseModel):
     mechanisms: Mechanisms
     bootstrap: Bootstrap
     prediction: Prediction
+    perturbation: Perturbation | None = None
+    """Without it nothing is perturbed."""
 
     @field_validator("errors")
     @classmethod
@@ -349,6 +393,24 @@ class Study(BaseModel):
                     f"{low}; write a method with more bits, or {FULL}"
                 )
         return mechanisms
+
+    @field_validator("perturbation")
+    @classmethod
+    def _reference_exists(
+        cls, perturbation: Perturbation | None, info: ValidationInfo
+    ) -> Perturbation | None:
+        methods, documents = info.data.get("methods"), info.data.get("documents")
+        if perturbation and methods and perturbation.reference not in methods:
+            raise ValueError(
+                f"reference is {perturbation.reference!r}, which is no method of this study; "
+                f"write one of {', '.join(methods)}"
+            )
+        if perturbation and documents and perturbation.documents > documents.n:
+            raise ValueError(
+                f"documents is {perturbation.documents}, but the study has {documents.n}; write "
+                f"{documents.n} or fewer"
+            )
+        return perturbation
 
     def mechanism_methods(self) -> list[str]:
         """The methods that are looked at inside the model."""

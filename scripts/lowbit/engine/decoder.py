@@ -15,11 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowbit.engine.roles import decoder_blocks, find_architecture, role_sites
+from lowbit.engine.roles import Site, decoder_blocks, find_architecture, role_sites
 from lowbit.errors import InputError
 
 Tap = Callable[[Tensor], Tensor | None]
 """Called with an activation `[batch, length, width]`; what it returns, if not None, replaces it."""
+
+BlockTaps = Mapping[str | Site, Tap]
+"""By role, or by site: a submodule of the block and its side. At a site the activation is passed on
+as the very tensor that the submodule is called with, of whatever shape."""
 
 _TRANSFORMERS_4 = version("transformers").startswith("4.")
 """In the old environments of some quantizers every architecture's block returns a tuple."""
@@ -76,12 +80,12 @@ class Decoder:
         hidden_states: Tensor,
         call: tuple[tuple, dict[str, Any]],
         parameters: Mapping[str, Tensor] | None = None,
-        taps: Mapping[str, Tap] | None = None,
+        taps: BlockTaps | None = None,
     ) -> Tensor:
         """Advance `hidden_states` `[batch, length, hidden]` through block `index`.
 
         `parameters` (names relative to the block) stand in for the block's own; `taps` read or
-        replace the activations of roles.
+        replace the activations of roles, or those at one side of any submodule.
 
         Raises:
             InputError: a tap on a role that this block does not have.
@@ -135,21 +139,22 @@ class Decoder:
                 vars(block).pop("forward", None)
 
     @contextmanager
-    def _tapped(
-        self, index: int, taps: Mapping[str, Tap], batch_shape: torch.Size
-    ) -> Iterator[None]:
+    def _tapped(self, index: int, taps: BlockTaps, batch_shape: torch.Size) -> Iterator[None]:
         with ExitStack() as stack:
-            for role, tap in taps.items():
-                if role not in self.sites[index]:
-                    raise InputError(
-                        f"{type(self.model).__name__} has no role {role} in block {index}; "
-                        f"it has {', '.join(self.sites[index])}."
-                    )
-                name, side = self.sites[index][role]
+            for place, tap in taps.items():
+                name, side = self._site(index, place) if isinstance(place, str) else place
                 module = self.blocks[index].get_submodule(name)
-                shaped = _shaped(role, tap, batch_shape)
+                shaped = _shaped(place, tap, batch_shape) if isinstance(place, str) else tap
                 stack.callback(_hook(module, side, partial(self._tap, shaped)).remove)
             yield
+
+    def _site(self, index: int, role: str) -> Site:
+        if role not in self.sites[index]:
+            raise InputError(
+                f"{type(self.model).__name__} has no role {role} in block {index}; "
+                f"it has {', '.join(self.sites[index])}."
+            )
+        return self.sites[index][role]
 
     def _tap(self, tap: Tap, activation: Tensor) -> Tensor | None:
         return None if self._replaced else tap(activation)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowbit.engine.decoder import Tap
+from lowbit.engine.decoder import BlockTaps
 from lowbit.engine.engine import Engine
 from lowbit.engine.losses import token_losses
 from lowbit.engine.walk import Stream, walk
@@ -36,7 +36,7 @@ class Edit(Protocol):
     def roles(self, index: int) -> frozenset[str]:
         """Roles whose activations it needs from the donor in block `index`, one of `blocks`."""
 
-    def taps(self, index: int, rows: slice, donated: Donated) -> Mapping[str, Tap]:
+    def taps(self, index: int, rows: slice, donated: Donated) -> BlockTaps:
         """Taps of block `index`, one of `blocks`, for these rows of the documents."""
 
     def parameters(self, index: int, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -49,7 +49,7 @@ class Nothing:
     def roles(self, index: int) -> frozenset[str]:
         return frozenset()
 
-    def taps(self, index: int, rows: slice, donated: Donated) -> Mapping[str, Tap]:
+    def taps(self, index: int, rows: slice, donated: Donated) -> BlockTaps:
         return {}
 
     def parameters(self, index: int, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -66,7 +66,7 @@ class Patch(Nothing):
     def roles(self, index: int) -> frozenset[str]:
         return frozenset({self.role})
 
-    def taps(self, index: int, rows: slice, donated: Donated) -> Mapping[str, Tap]:
+    def taps(self, index: int, rows: slice, donated: Donated) -> BlockTaps:
         return {self.role: lambda activation: donated[self.role]}
 
 
@@ -94,7 +94,7 @@ class Scaling(Nothing):
     def blocks(self) -> frozenset[int]:
         return frozenset(self.factors)
 
-    def taps(self, index: int, rows: slice, donated: Donated) -> Mapping[str, Tap]:
+    def taps(self, index: int, rows: slice, donated: Donated) -> BlockTaps:
         factor = torch.as_tensor(self.factors[index])
         if factor.dim():
             factor = factor[rows, None, None]
@@ -160,7 +160,7 @@ class _EditTaps:
         self.edits, self.donor, self.rows = edits, donor, rows
         self.donated: dict[str, Tensor] = {}
 
-    def __call__(self, stream: str, index: int, batch: int) -> Mapping[str, Tap]:
+    def __call__(self, stream: str, index: int, batch: int) -> BlockTaps:
         if stream == self.donor:
             self.donated = {}
             return {role: partial(self._keep, role) for role in self._wanted(index)}

@@ -1,7 +1,7 @@
 """What every job of the engine starts from: a model taken apart, its settings, its documents."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ class Engine:
         resident = settings["mode"] == "resident"
         full = Stream(FULL, parameters)
         return cls(decoder, full, dtype, device, settings["batch_size"], resident)
+
+    def by_block(self) -> "Engine":
+        """The same, walking many batches before the next block, so that what is made for a block
+        (noise on its weights) is made once for them, and kept for one block only."""
+        return replace(self, resident=False)
 
     def quantized(self, name: str, record: Path) -> Stream:
         """Return the stream of a method from its `method.json`."""

@@ -5,13 +5,12 @@ activations does not change; patched everywhere with another stream's, it become
 """
 
 import copy
-from collections.abc import Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from lowbit.engine.decoder import Decoder, Tap
+from lowbit.engine.decoder import BlockTaps, Decoder
 from lowbit.engine.losses import token_losses
 from lowbit.engine.streams import block_parameters
 from lowbit.engine.walk import Stream, walk
@@ -138,7 +137,7 @@ def _patched_nll(decoder: Decoder, donor: Stream, stream: Stream, token_ids: Ten
     def give(role: str, activation: Tensor) -> Tensor:
         return latest[role]
 
-    def taps(name: str, index: int, batch: int) -> Mapping[str, Tap]:
+    def taps(name: str, index: int, batch: int) -> BlockTaps:
         return {
             role: partial(keep if name == donor.name else give, role) for role in ADDED_TO_RESIDUAL
         }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lowbit.engine.decoder import Decoder, Tap
+from lowbit.engine.decoder import BlockTaps, Decoder
 
 FULL = "full"
 """The reserved name of the unquantized model."""
@@ -19,7 +19,7 @@ FULL = "full"
 BlockParameters = Callable[[int], Mapping[str, Tensor]]
 """From a block's index to the parameters (names relative to the block) that replace its own."""
 
-Taps = Callable[[str, int, int], Mapping[str, Tap]]
+Taps = Callable[[str, int, int], BlockTaps]
 """From stream name, block index and batch index within the shard to the taps of that block call."""
 
 
@@ -40,7 +40,7 @@ def own_parameters(index: int) -> Mapping[str, Tensor]:
     return {}
 
 
-def no_taps(stream: str, index: int, batch: int) -> Mapping[str, Tap]:
+def no_taps(stream: str, index: int, batch: int) -> BlockTaps:
     """Read and replace nothing."""
     return {}
 

@@ -1,0 +1,310 @@
+"""Perturbations as edits of the walk: perturbed weights, and taps on what the projections read.
+
+The size of noise on a weight matrix is that of a reference method's error there, ||Q(W) - W||_2,
+times the intensity. On activations it is that of simulated uniform quantization of the same
+activation, document by document, so that no result depends on which documents share a batch.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowbit.engine.decoder import BlockTaps, Tap
+from lowbit.engine.edits import Donated, Nothing
+from lowbit.engine.engine import Engine
+from lowbit.engine.streams import block_parameters
+from lowbit.engine.walk import FULL
+from lowbit.errors import GateError, InputError
+from lowbit.experiments.perturbation_conditions import (
+    ACTIVATIONS,
+    ALL,
+    CHANNEL,
+    CLIP,
+    NOISE,
+    SHUFFLED,
+    WEIGHTS,
+    Perturbation,
+)
+from lowbit.perturbation.clipping import clip, shuffle_clipping
+from lowbit.perturbation.noise import generator, l2, of_norm, relate, unit_noise, worst_mismatch
+from lowbit.quantization.blocks import linears_of
+from lowbit.quantization.quantized import QuantizedWeights, unfolded
+
+NORM_TOLERANCE = 1e-4
+"""Largest relative difference between the norm of a perturbation and the norm that is meant."""
+
+DRAWS_KEPT = 8
+"""Draws of eps for activations: those of one block, for the streams that are walked next."""
+
+Quantize = Callable[[Tensor], Tensor]
+"""From an activation `[batch, length, width]` to its quantized version."""
+
+
+class Reference:
+    """The errors whose norms perturbations have, and the projections they are known for.
+
+    Args:
+        record: `method.json` of the reference method for weights.
+        activations: simulated quantization, the reference for activations.
+    """
+
+    def __init__(self, engine: Engine, record: Path, activations: Quantize) -> None:
+        self._engine, self.activations = engine, activations
+        self._weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
+        self.projections = [self._projections(index) for index in range(len(engine.decoder))]
+        self.weight_error = cache(self._weight_error)
+
+    def kinds(self, wanted: Sequence[str] | None) -> list[list[str]]:
+        """Kinds of projections in each block (`q_proj`), all or those that are wanted.
+
+        Raises:
+            InputError: one that no block has.
+        """
+        found = [list(dict.fromkeys(kinds.values())) for kinds in self.projections]
+        known = list(dict.fromkeys(kind for kinds in found for kind in kinds))
+        for kind in wanted or ():
+            if kind not in known:
+                raise InputError(
+                    f"perturbation.projections has {kind}, which "
+                    f"{type(self._engine.decoder.model).__name__} does not have: write some of "
+                    f"{', '.join(known)}, or leave the key out"
+                )
+        return [[kind for kind in kinds if not wanted or kind in wanted] for kinds in found]
+
+    def _projections(self, index: int) -> dict[str, str]:
+        """Linear layers of a block that the method quantized -> last part of the name.
+
+        Those of experts are left out: an expert reads some of the tokens only, and most
+        architectures merge the experts' weights into one tensor.
+        """
+        return {
+            name: name.rpartition(".")[2]
+            for name in linears_of(self._engine.decoder.blocks[index])
+            if self._full_name(index, name) in self._weights.names and "experts." not in name
+        }
+
+    def _full_name(self, index: int, module: str) -> str:
+        return f"{self._engine.decoder.blocks_name}.{index}.{module}"
+
+    def _weight_error(self, index: int, module: str) -> Tensor:
+        """L2 norm of the error in each row of a weight of block `index`, float32 `[out, 1]`."""
+        parameters = block_parameters(self._engine.decoder, self._engine.full, index)
+        own = parameters[f"{module}.weight"].detach().float()
+        quantized = unfolded(self._weights.layer(self._full_name(index, module)))
+        return l2(quantized.to(own) - own, (1,))
+
+
+class Norms:
+    """What perturbations measured on their way: sums of squares, and the worst mismatch of a norm.
+
+    Tensors stay on the device until they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._squares: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
+        self._worst: list[Tensor] = []
+
+    def record(self, target: str, module: str, changed: Tensor, x: Tensor, add: bool) -> None:
+        """Keep ||changed - x||^2 and ||x||^2 of a module; `add` to what is there, or replace it."""
+        both = {"perturbation": changed - x, "norm": x}
+        kept = self._squares[target, module]
+        for name, each in both.items():
+            square = torch.linalg.vector_norm(each).double() ** 2
+            kept[name] = kept[name] + square if add and name in kept else square
+
+    def meant(self, changed: Tensor, x: Tensor, norm: Tensor, dims: tuple[int, ...]) -> None:
+        """Compare the norm of a perturbation with the one that is meant."""
+        self._worst.append(worst_mismatch(changed, x, norm, dims))
+        if len(self._worst) > 64:
+            self._worst = [torch.stack(self._worst).max()]
+
+    def worst(self) -> float:
+        """Largest relative mismatch so far; 0 where no norm was meant."""
+        return float(torch.stack(self._worst).max()) if self._worst else 0.0
+
+    def rows(self) -> list[dict[str, object]]:
+        """Per target and module the L2 norms of perturbation and x."""
+        return [
+            {"target": target, "module": module}
+            | {name: float(square) ** 0.5 for name, square in kept.items()}
+            for (target, module), kept in self._squares.items()
+        ]
+
+
+class PerturbationEdit(Nothing):
+    """One condition as an edit; see `lowbit.engine.edits.Edit`."""
+
+    def __init__(self, condition: Perturbation, engine: Engine, reference: Reference) -> None:
+        self.condition, self.norms = condition, Norms()
+        self._decoder, self._reference = engine.decoder, reference
+        self._modules = {
+            index: chosen
+            for index, kinds in enumerate(reference.projections)
+            if condition.block in (-1, index) and (chosen := _chosen(kinds, condition.projection))
+        }
+
+    @property
+    def blocks(self) -> frozenset[int]:
+        return frozenset(self._modules)
+
+    def parameters(self, index: int, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Perturb the weights of the chosen projections."""
+        if self.condition.target == ACTIVATIONS:
+            return own
+        whole = dict(self._decoder.blocks[index].named_parameters()) | dict(own)
+        changed = {
+            f"{name}.weight": self._weight(index, name, whole[f"{name}.weight"].detach())
+            for name in self._modules[index]
+        }
+        return {**own, **changed}
+
+    def taps(self, index: int, rows: slice, donated: Donated) -> BlockTaps:
+        """Perturb what the chosen projections read; what several of them read, once."""
+        if self.condition.target == WEIGHTS:
+            return {}
+        once = _Once(lambda name, x: self._activation(f"{index}.{name}", x, rows))
+        return {(name, "input"): once.tap(name) for name in self._modules[index]}
+
+    def _weight(self, index: int, name: str, weight: Tensor) -> Tensor:
+        """Perturb one weight `[out, in]`."""
+        x = weight.float()
+        dims = (1,) if self.condition.per == CHANNEL else (0, 1)
+        random = generator(x.device, self.condition.seed, index, name)
+        error = None
+        if self.condition.change == NOISE:
+            rows = self._reference.weight_error(index, name)
+            error = rows if self.condition.per == CHANNEL else l2(rows, (0, 1))
+        changed = self._changed(x, error, dims, lambda: _noise(self.condition, x.shape, random))
+        if self.condition.change == SHUFFLED:
+            changed = shuffle_clipping(x, changed, random)
+        self.norms.record(WEIGHTS, f"{index}.{name}", changed, x, add=False)
+        return changed.to(weight.dtype)
+
+    def _activation(self, name: str, activation: Tensor, rows: slice) -> Tensor:
+        """Perturb one activation `[batch, length, width]`, every document by its own.
+
+        Some architectures work on `[batch * length, width]` there.
+        """
+        kind, documents, dims = self.condition, range(rows.start, rows.stop), (1, 2)
+        x = activation.float().view(len(documents), -1, activation.shape[-1])
+        error = None
+        if kind.change == NOISE:
+            error = l2(self._reference.activations(x) - x, dims)
+        shape, device = tuple(x.shape[1:]), x.device
+        changed = self._changed(
+            x, error, dims, lambda: _document_noise(kind, shape, device, name, documents)
+        )
+        if kind.change == SHUFFLED:
+            draws = [generator(device, kind.seed, name, row) for row in documents]
+            changed = torch.stack(
+                [shuffle_clipping(*each) for each in zip(x, changed, draws, strict=True)]
+            )
+        self.norms.record(ACTIVATIONS, name, changed, x, add=True)
+        return changed.to(activation.dtype).view(activation.shape)
+
+    def _changed(
+        self, x: Tensor, error: Tensor | None, dims: tuple[int, ...], draw: Callable[[], Tensor]
+    ) -> Tensor:
+        """Clip, or add noise: of the reference's norm (`error`), or of that of clipping."""
+        kind = self.condition
+        if kind.change != NOISE:
+            clipped = clip(x, kind.quantile, start=x.dim() - 2)
+            if kind.change in (CLIP, SHUFFLED):
+                return clipped
+            norm = l2(clipped - x, dims)
+        else:
+            norm = error * kind.intensity
+        changed = x + of_norm(draw() * relate(x, kind.relation, dims), norm, dims)
+        self.norms.meant(changed, x, norm, dims)
+        return changed
+
+
+def check_norms(edits: Mapping[str, PerturbationEdit]) -> float:
+    """Largest relative mismatch of a norm in any edit.
+
+    Raises:
+        GateError: it is above the tolerance.
+    """
+    worst = {name: edit.norms.worst() for name, edit in edits.items()}
+    name = max(worst, key=worst.__getitem__)
+    if not worst[name] <= NORM_TOLERANCE:
+        raise GateError(
+            f"the norm of a perturbation ({name}) is off by a share of {worst[name]:.3g}; "
+            f"{NORM_TOLERANCE:.3g} is allowed."
+        )
+    return worst[name]
+
+
+def check_nothing(nll: Mapping[str, NDArray[np.float64]]) -> float:
+    """Largest change of a document's NLL by perturbations of intensity 0, nats.
+
+    Args:
+        nll: `[documents]` by stream, the full-precision model's among them.
+
+    Raises:
+        GateError: it is not exactly 0.
+    """
+    change = max(float(np.abs(each - nll[FULL]).max()) for each in nll.values())
+    if change != 0:
+        raise GateError(
+            f"a perturbation of intensity 0 changed the NLL by {change:.3g} nats per token; it "
+            "must be exactly 0."
+        )
+    return change
+
+
+def _chosen(kinds: Mapping[str, str], wanted: str) -> list[str]:
+    """Names of the linear layers that are of the wanted kind."""
+    return [name for name, kind in kinds.items() if wanted in (ALL, kind)]
+
+
+def _noise(kind: Perturbation, shape: torch.Size, random: torch.Generator) -> Tensor:
+    return unit_noise(tuple(shape), kind.distribution, random)
+
+
+@lru_cache(maxsize=DRAWS_KEPT)
+def _drawn(
+    distribution: str,
+    shape: tuple[int, ...],
+    device: torch.device,
+    seed: int,
+    name: str,
+    documents: range,
+) -> Tensor:
+    """eps of some documents, `[documents, length, width]`; streams of the same seed share it."""
+    draws = (generator(device, seed, name, row) for row in documents)
+    return torch.stack([unit_noise(shape, distribution, random) for random in draws])
+
+
+def _document_noise(
+    kind: Perturbation,
+    shape: tuple[int, ...],
+    device: torch.device,
+    name: str,
+    documents: range,
+) -> Tensor:
+    return _drawn(kind.distribution, shape, device, kind.seed, name, documents)
+
+
+class _Once:
+    """Computes a function of an activation once, however many projections read it."""
+
+    def __init__(self, function: Callable[[str, Tensor], Tensor]) -> None:
+        self._function = function
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def tap(self, name: str) -> Tap:
+        """The tap on what the projection `name` reads."""
+
+        def replace(activation: Tensor) -> Tensor:
+            if self._last is None or self._last[0] is not activation:
+                self._last = activation, self._function(name, activation)
+            return self._last[1]
+
+        return replace

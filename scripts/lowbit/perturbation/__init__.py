@@ -1,0 +1,1 @@
+"""Perturbations of weights and activations: noise of a chosen kind and size, and clipping."""
