@@ -40,6 +40,10 @@ if STUDY.perturbation:
 
     include: "rules/perturb.smk"
 
+if STUDY.simulation:
+
+    include: "rules/simulate.smk"
+
 include: "rules/claims.smk"
 include: "rules/report.smk"
 

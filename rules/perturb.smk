@@ -36,3 +36,71 @@ rule perturb:
         "--perturbation {params.perturbation:q} --settings {params.settings:q} "
         "--gates {output.gates} --norms {output.norms} --scores {output.scores} "
         "2>&1 | tee {log}"
+
+
+rule analyze_perturbation:
+    input:
+        scores=f"{TABLES}/perturbation_scores.parquet",
+        norms=f"{TABLES}/perturbation_norms.parquet",
+        errors=f"{TABLES}/errors.parquet",
+    output:
+        effects=table("perturbation", "Perturbation"),
+        interaction=table("interaction", "Perturbation"),
+        sensitivity=table("sensitivity", "Perturbation"),
+        agreement=table("perturbation_agreement", "Perturbation"),
+    log:
+        f"{TABLES}/logs/analyze_perturbation.log",
+    benchmark:
+        f"{TABLES}/benchmarks/analyze_perturbation.tsv"
+    params:
+        code=code("analyze_perturbation.py", "analysis"),
+        methods=" ".join(STUDY.methods),
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Tabulate what perturbations of {wildcards.model} did"
+    shell:
+        "python scripts/analyze_perturbation.py --scores {input.scores} --norms {input.norms} "
+        "--errors {input.errors} --methods {params.methods} --settings {params.settings:q} "
+        "{params.seed} --effects {output.effects} --interaction {output.interaction} "
+        "--sensitivity {output.sensitivity} --agreement {output.agreement} 2>&1 | tee {log}"
+
+
+rule plot_perturbation:
+    input:
+        effects=f"{TABLES}/perturbation.csv",
+        interaction=f"{TABLES}/interaction.csv",
+        sensitivity=f"{TABLES}/sensitivity.csv",
+        agreement=f"{TABLES}/perturbation_agreement.csv",
+    output:
+        intensity=figure("perturbation_intensity", "Perturbation"),
+        distribution=figure("perturbation_distribution", "Perturbation"),
+        clipping=figure("clipping", "Perturbation"),
+        interaction=figure("interaction", "Perturbation"),
+        sensitivity=figure("sensitivity", "Perturbation"),
+        agreement=figure("perturbation_agreement", "Perturbation"),
+    log:
+        f"{TABLES}/logs/plot_perturbation.log",
+    benchmark:
+        f"{TABLES}/benchmarks/plot_perturbation.tsv"
+    params:
+        code=code("plot_perturbation.py", "analysis"),
+        methods=METHODS,
+    conda:
+        environment("analysis")
+    message:
+        "Draw what perturbations of {wildcards.model} did"
+    shell:
+        "python scripts/plot_perturbation.py --effects {input.effects} "
+        "--interaction {input.interaction} --sensitivity {input.sensitivity} "
+        "--agreement {input.agreement} --methods {params.methods:q} "
+        "--intensity-figure {output.intensity} --distribution-figure {output.distribution} "
+        "--clipping-figure {output.clipping} --interaction-figure {output.interaction} "
+        "--sensitivity-figure {output.sensitivity} --agreement-figure {output.agreement} "
+        "2>&1 | tee {log}"
+
+
+CLAIM_TABLES.append("perturbation_scores.parquet")
+ANSWER_TABLES.extend(["perturbation.csv", "sensitivity.csv", "perturbation_agreement.csv"])

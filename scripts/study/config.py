@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema
 
 from lowbit.errors import InputError
+from lowbit.experiments.simulation_settings import SETTING, TRANSFORMS, UNQUANTIZED
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from study.messages import Key, explain, line_of
@@ -90,6 +91,23 @@ def _with_one(intensities: list[float]) -> list[float]:
             f"must have 1, the reference's own norm; write {sorted({1.0, *intensities})}"
         )
     return _rising(intensities)
+
+
+def _check_documents(wanted: int, n: int) -> None:
+    if wanted > n:
+        raise ValueError(f"documents is {wanted}, but the study has {n}; write {n} or fewer")
+
+
+def _check_setting(setting: str) -> str:
+    found = SETTING.fullmatch(setting)
+    bits = [int(number) for number in found.groups()] if found else []
+    allowed = (*range(2, 9), UNQUANTIZED)
+    if not bits or set(bits) - {*allowed} or set(bits) == {UNQUANTIZED}:
+        raise ValueError(
+            f"is {setting!r}; write bits of weights and activations, such as W4A16 or W8A8, each "
+            f"from 2 to 8, or {UNQUANTIZED} for one that is not quantized"
+        )
+    return setting
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -288,6 +306,23 @@ class Perturbation(BaseModel):
     """Those that are perturbed alone, such as `q_proj`; without it all that the model has."""
 
 
+class Simulation(BaseModel):
+    """Quantization of weights and activations, uniform or not, simulated (arXiv 2403.06408)."""
+
+    model_config = _settings({"settings": ["W4A16", "W8A8"]})
+
+    settings: Annotated[
+        list[Annotated[str, AfterValidator(_check_setting)]], Field(min_length=1)
+    ] = ["W2A16", "W3A16", "W4A16", "W8A8", "W4A8", "W4A4"]
+    """Bits of weights and activations, each 2 to 8, or 16 for unquantized."""
+    documents: Annotated[int, Field(ge=5)] = 64
+    """How many of the study's documents are scored under every setting, the first ones."""
+    group_size: Annotated[int, Field(ge=2)] = 64
+    """Weights, and channels of activations, that share a scale where groups do."""
+    transforms: Annotated[list[Literal[TRANSFORMS]], Field(min_length=1)] | None = None
+    """Of the grid; without it all."""
+
+
 class Study(BaseModel):
     """One study: models x methods x documents x analyses."""
 
@@ -324,6 +359,8 @@ class Study(BaseModel):
     prediction: Prediction
     perturbation: Perturbation | None = None
     """Without it nothing is perturbed."""
+    simulation: Simulation | None = None
+    """Without it nothing is simulated."""
 
     @field_validator("errors")
     @classmethod
@@ -405,12 +442,19 @@ class Study(BaseModel):
                 f"reference is {perturbation.reference!r}, which is no method of this study; "
                 f"write one of {', '.join(methods)}"
             )
-        if perturbation and documents and perturbation.documents > documents.n:
-            raise ValueError(
-                f"documents is {perturbation.documents}, but the study has {documents.n}; write "
-                f"{documents.n} or fewer"
-            )
+        if perturbation and documents:
+            _check_documents(perturbation.documents, documents.n)
         return perturbation
+
+    @field_validator("simulation")
+    @classmethod
+    def _documents_are_enough(
+        cls, simulation: Simulation | None, info: ValidationInfo
+    ) -> Simulation | None:
+        documents = info.data.get("documents")
+        if simulation and documents:
+            _check_documents(simulation.documents, documents.n)
+        return simulation
 
     def mechanism_methods(self) -> list[str]:
         """The methods that are looked at inside the model."""

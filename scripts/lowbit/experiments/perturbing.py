@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowbit.engine.decoder import BlockTaps, Tap
+from lowbit.engine.decoder import BlockTaps
 from lowbit.engine.edits import Donated, Nothing
 from lowbit.engine.engine import Engine
 from lowbit.engine.streams import block_parameters
@@ -31,9 +31,9 @@ from lowbit.experiments.perturbation_conditions import (
     WEIGHTS,
     Perturbation,
 )
+from lowbit.experiments.projections import Once, by_document, projections
 from lowbit.perturbation.clipping import clip, shuffle_clipping
 from lowbit.perturbation.noise import generator, l2, of_norm, relate, unit_noise, worst_mismatch
-from lowbit.quantization.blocks import linears_of
 from lowbit.quantization.quantized import QuantizedWeights, unfolded
 
 NORM_TOLERANCE = 1e-4
@@ -57,7 +57,11 @@ class Reference:
     def __init__(self, engine: Engine, record: Path, activations: Quantize) -> None:
         self._engine, self.activations = engine, activations
         self._weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
-        self.projections = [self._projections(index) for index in range(len(engine.decoder))]
+        names = frozenset(self._weights.names)
+        self.projections = [
+            {name: kind for name, kind in found.items() if self._full_name(index, name) in names}
+            for index, found in enumerate(map(projections, engine.decoder.blocks))
+        ]
         self.weight_error = cache(self._weight_error)
 
     def kinds(self, wanted: Sequence[str] | None) -> list[list[str]]:
@@ -76,18 +80,6 @@ class Reference:
                     f"{', '.join(known)}, or leave the key out"
                 )
         return [[kind for kind in kinds if not wanted or kind in wanted] for kinds in found]
-
-    def _projections(self, index: int) -> dict[str, str]:
-        """Linear layers of a block that the method quantized -> last part of the name.
-
-        Those of experts are left out: an expert reads some of the tokens only, and most
-        architectures merge the experts' weights into one tensor.
-        """
-        return {
-            name: name.rpartition(".")[2]
-            for name in linears_of(self._engine.decoder.blocks[index])
-            if self._full_name(index, name) in self._weights.names and "experts." not in name
-        }
 
     def _full_name(self, index: int, module: str) -> str:
         return f"{self._engine.decoder.blocks_name}.{index}.{module}"
@@ -131,7 +123,7 @@ class Norms:
     def rows(self) -> list[dict[str, object]]:
         """Per target and module the L2 norms of perturbation and x."""
         return [
-            {"target": target, "module": module}
+            {"target_of_norm": target, "module": module}
             | {name: float(square) ** 0.5 for name, square in kept.items()}
             for (target, module), kept in self._squares.items()
         ]
@@ -168,7 +160,7 @@ class PerturbationEdit(Nothing):
         """Perturb what the chosen projections read; what several of them read, once."""
         if self.condition.target == WEIGHTS:
             return {}
-        once = _Once(lambda name, x: self._activation(f"{index}.{name}", x, rows))
+        once = Once(lambda name, x: self._activation(f"{index}.{name}", x, rows))
         return {(name, "input"): once.tap(name) for name in self._modules[index]}
 
     def _weight(self, index: int, name: str, weight: Tensor) -> Tensor:
@@ -187,12 +179,9 @@ class PerturbationEdit(Nothing):
         return changed.to(weight.dtype)
 
     def _activation(self, name: str, activation: Tensor, rows: slice) -> Tensor:
-        """Perturb one activation `[batch, length, width]`, every document by its own.
-
-        Some architectures work on `[batch * length, width]` there.
-        """
+        """Perturb one activation `[batch, length, width]`, every document by its own."""
         kind, documents, dims = self.condition, range(rows.start, rows.stop), (1, 2)
-        x = activation.float().view(len(documents), -1, activation.shape[-1])
+        x = by_document(activation, len(documents)).float()
         error = None
         if kind.change == NOISE:
             error = l2(self._reference.activations(x) - x, dims)
@@ -290,21 +279,3 @@ def _document_noise(
     documents: range,
 ) -> Tensor:
     return _drawn(kind.distribution, shape, device, kind.seed, name, documents)
-
-
-class _Once:
-    """Computes a function of an activation once, however many projections read it."""
-
-    def __init__(self, function: Callable[[str, Tensor], Tensor]) -> None:
-        self._function = function
-        self._last: tuple[Tensor, Tensor] | None = None
-
-    def tap(self, name: str) -> Tap:
-        """The tap on what the projection `name` reads."""
-
-        def replace(activation: Tensor) -> Tensor:
-            if self._last is None or self._last[0] is not activation:
-                self._last = activation, self._function(name, activation)
-            return self._last[1]
-
-        return replace

@@ -1,0 +1,86 @@
+"""Quantization of weights and activations, uniform or not, simulated (arXiv 2403.06408)."""
+
+SIMULATED = STUDY.simulation
+
+
+rule simulate_quantization:
+    input:
+        model=of_study("model"),
+        tokens=of_study("tokens"),
+        calibration=lambda w: PATHS.shared(
+            "calibration", model=w.model, calibration=next(iter(STUDY.calibration))
+        ),
+    output:
+        scores=f"{TABLES}/simulation_scores.parquet",
+        sizes=f"{TABLES}/simulation_errors.parquet",
+        gates=f"{TABLES}/simulation_gates.json",
+    log:
+        f"{TABLES}/logs/simulate_quantization.log",
+    benchmark:
+        f"{TABLES}/benchmarks/simulate_quantization.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+    params:
+        code=code("simulate.py", "core"),
+        simulation=as_json(SIMULATED.model_dump()),
+        settings=as_json(STUDY.engine.model_dump()),
+    conda:
+        environment("core")
+    message:
+        "Simulate quantization of weights and activations of {wildcards.model}"
+    shell:
+        "python scripts/simulate.py --model {input.model} --tokens {input.tokens} "
+        "--calibration {input.calibration} --simulation {params.simulation:q} "
+        "--settings {params.settings:q} --gates {output.gates} --sizes {output.sizes} "
+        "--scores {output.scores} 2>&1 | tee {log}"
+
+
+rule analyze_simulation:
+    input:
+        scores=f"{TABLES}/simulation_scores.parquet",
+        sizes=f"{TABLES}/simulation_errors.parquet",
+    output:
+        simulations=table("simulations", "Perturbation"),
+        best=table("best_transforms", "Perturbation"),
+    log:
+        f"{TABLES}/logs/analyze_simulation.log",
+    benchmark:
+        f"{TABLES}/benchmarks/analyze_simulation.tsv"
+    params:
+        code=code("analyze_simulation.py", "analysis"),
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Tabulate simulated quantization of {wildcards.model}"
+    shell:
+        "python scripts/analyze_simulation.py --scores {input.scores} --sizes {input.sizes} "
+        "--settings {params.settings:q} {params.seed} --simulations {output.simulations} "
+        "--best {output.best} 2>&1 | tee {log}"
+
+
+rule plot_simulation:
+    input:
+        f"{TABLES}/simulations.csv",
+    output:
+        transforms=figure("transforms", "Perturbation"),
+        sqnr=figure("sqnr", "Perturbation"),
+    log:
+        f"{TABLES}/logs/plot_simulation.log",
+    benchmark:
+        f"{TABLES}/benchmarks/plot_simulation.tsv"
+    params:
+        code=code("plot_simulation.py", "analysis"),
+    conda:
+        environment("analysis")
+    message:
+        "Draw simulated quantization of {wildcards.model}"
+    shell:
+        "python scripts/plot_simulation.py --simulations {input} "
+        "--transforms-figure {output.transforms} --sqnr-figure {output.sqnr} 2>&1 | tee {log}"
+
+
+CLAIM_TABLES.append("simulation_scores.parquet")
+ANSWER_TABLES.append("best_transforms.csv")

@@ -1,0 +1,53 @@
+"""Tabulate what perturbations did: effects, interaction, sensitivity, agreement with quantizers."""
+
+import argparse
+from pathlib import Path
+
+from lowbit.errors import run
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Define and read the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", type=Path, required=True, help="Parquet of perturb.py")
+    parser.add_argument("--norms", type=Path, required=True, help="its Parquet of sizes")
+    parser.add_argument("--errors", type=Path, required=True, help="errors.parquet")
+    parser.add_argument("--methods", nargs="+", required=True, help="methods of the study")
+    parser.add_argument("--settings", required=True, help="the config's bootstrap: as JSON")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the resamples")
+    parser.add_argument("--effects", type=Path, required=True, help="table to write")
+    parser.add_argument("--interaction", type=Path, required=True, help="table to write")
+    parser.add_argument("--sensitivity", type=Path, required=True, help="table to write")
+    parser.add_argument("--agreement", type=Path, required=True, help="table to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read what was measured, write the tables."""
+    arguments = parse_arguments()
+    import pandas as pd
+
+    from lowbit.analysis.perturbation.agreement import agreement_table
+    from lowbit.analysis.perturbation.effects import effect_table, of_all, perturbed_errors
+    from lowbit.analysis.perturbation.interaction import interaction_table
+    from lowbit.analysis.perturbation.sensitivity import sensitivity_table
+    from lowbit.analysis.statistics import BootstrapSettings
+    from lowbit.files import write_csv
+    from lowbit.settings import parse_settings
+
+    settings = parse_settings(BootstrapSettings, arguments.settings, "--settings")
+    scores, norms, errors = (
+        pd.read_parquet(path) for path in (arguments.scores, arguments.norms, arguments.errors)
+    )
+    perturbed, seed = perturbed_errors(scores), arguments.seed
+    everywhere = of_all(perturbed)
+    effects = effect_table(perturbed, norms, settings, seed)
+    write_csv(arguments.effects, effects)
+    write_csv(arguments.interaction, interaction_table(everywhere, settings, seed))
+    write_csv(arguments.sensitivity, sensitivity_table(effects, norms))
+    agreement = agreement_table(everywhere, errors, arguments.methods, settings, seed)
+    write_csv(arguments.agreement, agreement)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""What perturbations of weights and activations did, in tables."""

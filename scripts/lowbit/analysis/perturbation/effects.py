@@ -1,0 +1,108 @@
+"""How much each perturbation raises the NLL, and by how much it changed what (arXiv 2403.06408)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lowbit.analysis.statistics import (
+    BootstrapSettings,
+    mean_draws,
+    resample_counts,
+    summarise,
+)
+from lowbit.experiments.perturbation_conditions import ALL
+
+CONDITION = [
+    "target",
+    "change",
+    "distribution",
+    "relation",
+    "per",
+    "intensity",
+    "quantile",
+    "projection",
+    "block",
+]
+"""What tells perturbations apart, but for the seed."""
+
+
+@dataclass(frozen=True)
+class PerturbedErrors:
+    """Errors e(x) = NLL(perturbed) - NLL(full precision) of the documents."""
+
+    doc_ids: np.ndarray
+    """[documents]"""
+    conditions: pd.DataFrame
+    """One row per condition (`CONDITION`), with `seeds` and the `lowest` and `highest` mean error
+    of a seed, nats per token."""
+    errors: np.ndarray
+    """[documents, conditions], means over seeds, nats per token."""
+
+    def select(self, **wanted: object) -> np.ndarray:
+        """Tell which conditions have these values; bool [conditions]."""
+        chosen = np.ones(len(self.conditions), bool)
+        for column, value in wanted.items():
+            chosen &= (self.conditions[column] == value).to_numpy()
+        return chosen
+
+    def place(self, **wanted: object) -> int | None:
+        """Place of the only condition with these values; None where there is none."""
+        places = np.flatnonzero(self.select(**wanted))
+        if len(places) > 1:
+            raise ValueError(f"{len(places)} perturbations are {wanted}")
+        return int(places[0]) if len(places) else None
+
+
+def perturbed_errors(scores: pd.DataFrame) -> PerturbedErrors:
+    """Arrange perturbation_scores.parquet by document and condition.
+
+    Args:
+        scores: `CONDITION`, seed, doc_id, nll, nll_full.
+    """
+    number = scores.groupby(CONDITION, sort=False, dropna=False).ngroup()
+    scores = scores.assign(error=scores["nll"] - scores["nll_full"], condition=number)
+    wide = scores.pivot(index="doc_id", columns=["condition", "seed"], values="error")
+    wide = wide.loc[scores["doc_id"].drop_duplicates()].sort_index(axis=1)
+    of_seeds = wide.mean().groupby(level="condition")
+    conditions = scores.drop_duplicates("condition")[CONDITION].reset_index(drop=True)
+    conditions = conditions.assign(
+        seeds=of_seeds.size(), lowest=of_seeds.min(), highest=of_seeds.max()
+    )
+    means = wide.T.groupby(level="condition").mean().T
+    return PerturbedErrors(means.index.to_numpy(), conditions, means.to_numpy())
+
+
+def effect_table(
+    perturbed: PerturbedErrors, norms: pd.DataFrame, settings: BootstrapSettings, seed: int
+) -> pd.DataFrame:
+    """One row per condition: `error`, its mean over documents and seeds, with interval, and `size`.
+
+    Args:
+        norms: `CONDITION`, seed, module, and the L2 norms `perturbation` and `norm` (of what was
+            perturbed).
+    """
+    counts = resample_counts(len(perturbed.doc_ids), settings, seed)
+    everyone = np.ones(len(perturbed.doc_ids), bool)
+    draws = mean_draws(perturbed.errors, everyone, counts)
+    value, low, high = summarise(draws, settings.confidence)
+    found = perturbed.conditions.assign(error=value, low=low, high=high, n=len(everyone))
+    return found.merge(relative_sizes(norms), on=CONDITION, how="left", validate="one_to_one")
+
+
+def relative_sizes(norms: pd.DataFrame) -> pd.DataFrame:
+    """||Delta|| / ||x|| over all that a condition perturbs, by `CONDITION`: `size`, mean of seeds.
+
+    Where weights and activations are perturbed, that of the weights.
+    """
+    own = norms["target_of_norm"] == norms["target"].where(norms["target"] != "both", "weights")
+    squares = norms[own].assign(perturbation=norms["perturbation"] ** 2, norm=norms["norm"] ** 2)
+    sums = squares.groupby(CONDITION, sort=False, dropna=False)[["perturbation", "norm"]].sum()
+    return np.sqrt(sums["perturbation"] / sums["norm"]).rename("size").reset_index()
+
+
+def of_all(perturbed: PerturbedErrors) -> PerturbedErrors:
+    """The conditions that perturb all projections of all blocks."""
+    chosen = perturbed.select(projection=ALL, block=-1)
+    conditions = perturbed.conditions[chosen].reset_index(drop=True)
+    return PerturbedErrors(perturbed.doc_ids, conditions, perturbed.errors[:, chosen])

@@ -1,0 +1,62 @@
+"""Weights and activations perturbed together, against the sum of each alone."""
+
+import numpy as np
+import pandas as pd
+
+from lowbit.analysis.perturbation.effects import PerturbedErrors
+from lowbit.analysis.statistics import (
+    BootstrapSettings,
+    mean_draws,
+    resample_counts,
+    summarise,
+)
+from lowbit.experiments.perturbation_conditions import (
+    ACTIVATIONS,
+    ALL,
+    BOTH,
+    NOISE,
+    TENSOR,
+    WEIGHTS,
+)
+
+MEASURES = ("weights", "activations", "together", "interaction")
+
+
+def interaction_draws(
+    perturbed: PerturbedErrors, kind: dict[str, object], counts: np.ndarray
+) -> np.ndarray | None:
+    """Draws [1 + R, 4] of `MEASURES` for one kind of noise; None where one of them was not tried.
+
+    Args:
+        kind: distribution, relation and intensity.
+    """
+    common = {"change": NOISE, "per": TENSOR, "projection": ALL, "block": -1, **kind}
+    places = [perturbed.place(target=target, **common) for target in (WEIGHTS, ACTIVATIONS, BOTH)]
+    if None in places:
+        return None
+    errors = perturbed.errors[:, places]
+    interaction = errors[:, 2] - errors[:, 0] - errors[:, 1]
+    values = np.column_stack([errors, interaction])
+    return mean_draws(values, np.ones(len(values), bool), counts)
+
+
+def interaction_table(
+    perturbed: PerturbedErrors, settings: BootstrapSettings, seed: int
+) -> pd.DataFrame:
+    """One row per kind of noise that was tried on both: mean errors, nats per token.
+
+    `interaction`: together less the sum of each alone, with interval; `share`: of that sum.
+    """
+    counts = resample_counts(len(perturbed.doc_ids), settings, seed)
+    keys = ["distribution", "relation", "intensity"]
+    tried = perturbed.conditions[perturbed.select(target=BOTH)][keys].drop_duplicates()
+    rows = []
+    for kind in tried.to_dict("records"):
+        draws = interaction_draws(perturbed, kind, counts)
+        if draws is None:
+            continue
+        values = dict(zip(MEASURES, draws[0], strict=True))
+        _, low, high = summarise(draws[:, 3], settings.confidence)
+        share = values["interaction"] / (values["weights"] + values["activations"])
+        rows.append({**kind, **values, "low": low, "high": high, "share": share})
+    return pd.DataFrame(rows, columns=[*keys, *MEASURES, "low", "high", "share"])

@@ -1,0 +1,100 @@
+"""Uniform against non-uniform quantization of weights and activations: errors beside SQNR.
+
+SQNR is the energy of x over that of its error, in decibels, over all projections. It tells how well
+x is represented and not how much the model minds: both are shown, because MSE alone misleads
+(DACQ, arXiv 2603.00364).
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from lowbit.analysis.statistics import (
+    BootstrapSettings,
+    mean_draws,
+    resample_counts,
+    summarise,
+)
+from lowbit.experiments.simulation_settings import UNIFORM
+
+SIMULATION = [
+    "setting",
+    "weight_bits",
+    "activation_bits",
+    "transform",
+    "weights_per",
+    "activations_per",
+]
+CELL = ["setting", "weights_per", "activations_per"]
+"""Within one of these, only the transform differs."""
+
+
+def simulation_table(
+    scores: pd.DataFrame, sizes: pd.DataFrame, settings: BootstrapSettings, seed: int
+) -> pd.DataFrame:
+    """One row per simulation: mean error over documents with interval, and SQNR in dB.
+
+    `against_uniform`: the error less that of the uniform grid in the same cell, with interval.
+
+    Args:
+        scores: `SIMULATION`, doc_id, nll, nll_full.
+        sizes: `SIMULATION`, target, module, signal, noise.
+    """
+    number = scores.groupby(SIMULATION, sort=False).ngroup()
+    scores = scores.assign(error=scores["nll"] - scores["nll_full"], number=number)
+    errors = scores.pivot(index="doc_id", columns="number", values="error").to_numpy()
+    rows = scores.drop_duplicates("number")[SIMULATION].reset_index(drop=True)
+    counts = resample_counts(len(errors), settings, seed)
+    draws = mean_draws(errors, np.ones(len(errors), bool), counts)
+    value, low, high = summarise(draws, settings.confidence)
+    rows = rows.assign(error=value, low=low, high=high, n=len(errors))
+    of_uniform = rows[rows["transform"] == UNIFORM].reset_index().set_index(CELL)["index"]
+    place = rows[CELL].apply(lambda row: of_uniform.get(tuple(row), -1), axis=1)
+    for at, uniform in enumerate(place):
+        if uniform >= 0:
+            against = summarise(draws[:, at] - draws[:, uniform], settings.confidence)
+            names = ["against_uniform", "against_uniform_low", "against_uniform_high"]
+            rows.loc[at, names] = [float(each) for each in against]
+    return rows.merge(sqnr_table(sizes), on=SIMULATION, how="left", validate="one_to_one")
+
+
+def sqnr_table(sizes: pd.DataFrame) -> pd.DataFrame:
+    """SQNR in dB of weights and activations of each simulation: `sqnr_weights`, `..._activations`."""
+    sums = sizes.groupby([*SIMULATION, "target"])[["signal", "noise"]].sum()
+    with np.errstate(divide="ignore"):
+        decibels = 10 * np.log10(sums["signal"] / sums["noise"])
+    wide = decibels.unstack("target").add_prefix("sqnr_")
+    return wide.reindex(columns=["sqnr_weights", "sqnr_activations"]).reset_index()
+
+
+def best_transforms(simulations: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell: the transform of the least error, that of the highest SQNR, and agreement.
+
+    `surely`: whether the best transform's error is below the uniform grid's by its whole interval.
+    `rank_correlation`: Spearman's rho of SQNR and error over the transforms of the cell (-1: SQNR
+    tells all); of weights, and of activations where these are quantized too.
+    """
+    rows = []
+    for key, cell in simulations.groupby(CELL, sort=False):
+        measure = "sqnr_weights" if cell["sqnr_activations"].isna().all() else "sqnr_activations"
+        best = cell.loc[cell["error"].idxmin()]
+        clearest = cell.loc[cell[measure].idxmax()]
+        several = len(cell) > 2
+        rows.append(
+            {
+                **dict(zip(CELL, key, strict=True)),
+                "best": best["transform"],
+                "error": best["error"],
+                "low": best["low"],
+                "high": best["high"],
+                "against_uniform": best["against_uniform"],
+                "surely": bool(best["against_uniform_high"] < 0),
+                "best_by_sqnr": clearest["transform"],
+                "error_of_best_by_sqnr": clearest["error"],
+                "rank_correlation": spearmanr(cell[measure], cell["error"]).statistic
+                if several
+                else np.nan,
+                "transforms": len(cell),
+            }
+        )
+    return pd.DataFrame(rows)

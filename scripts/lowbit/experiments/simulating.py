@@ -1,0 +1,166 @@
+"""Simulated quantization of weights and activations, as edits of the walk.
+
+Weights are quantized to codes and back by the quantizers of the workflow themselves. Activations
+are replaced by their levels where projections read them. Nothing is stored but scores and errors.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowbit.engine.decoder import BlockTaps, Tap
+from lowbit.engine.edits import Donated, Nothing
+from lowbit.engine.engine import Engine
+from lowbit.engine.walk import walk
+from lowbit.experiments.projections import Once, by_document, projections
+from lowbit.experiments.simulation_settings import (
+    GROUP,
+    TRANSFORMS,
+    UNIFORM,
+    UNQUANTIZED,
+    Simulation,
+)
+from lowbit.quantization.activations import (
+    COMPANDERS,
+    ActivationQuantization,
+    largest_magnitude,
+    quantize_activation,
+)
+from lowbit.quantization.quantized import QuantizedLayer, dequantize
+from lowbit.quantizers import lloyd_max, log, nf, piecewise, power, rtn, sigmoid
+
+_QUANTIZERS: tuple[Callable[..., QuantizedLayer], ...] = (
+    partial(rtn.quantize, symmetric=True),
+    rtn.quantize,
+    power.quantize,
+    partial(power.quantize, exponent=0.5),
+    partial(power.quantize, exponent="fit"),
+    sigmoid.quantize,
+    log.quantize,
+    piecewise.quantize,
+    nf.quantize,
+    lloyd_max.quantize,
+)
+WEIGHT_QUANTIZERS = dict(zip(TRANSFORMS, _QUANTIZERS, strict=True))
+"""By transform."""
+OF_ACTIVATIONS = tuple(name for name in TRANSFORMS if name in (UNIFORM, *COMPANDERS))
+"""Transforms that activations can be quantized by."""
+
+Ranges = Mapping[tuple[int, str], Tensor]
+"""By block and projection the largest magnitude of what it reads, over calibration text."""
+
+
+class SimulationEdit(Nothing):
+    """One simulated quantization; see `lowbit.engine.edits.Edit`.
+
+    Args:
+        group_size: weights, and channels of activations, that share a scale where groups do.
+        ranges: static ranges, for a simulation that needs them.
+    """
+
+    def __init__(
+        self, simulation: Simulation, engine: Engine, group_size: int, ranges: Ranges
+    ) -> None:
+        self.simulation, self._decoder, self._ranges = simulation, engine.decoder, ranges
+        self._projections = [projections(block) for block in engine.decoder.blocks]
+        per = simulation.weights_per
+        self._group_size = group_size if per == GROUP else per
+        self._activations = activation_settings(simulation, group_size)
+        self._energies: dict[tuple[str, str], Tensor] = defaultdict(lambda: torch.zeros(2))
+
+    @property
+    def blocks(self) -> frozenset[int]:
+        return frozenset(range(len(self._decoder)))
+
+    def parameters(self, index: int, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Quantize the weights of all projections, on the CPU, where codebooks are made."""
+        if self.simulation.weight_bits == UNQUANTIZED:
+            return own
+        whole = dict(self._decoder.blocks[index].named_parameters()) | dict(own)
+        quantize = partial(
+            WEIGHT_QUANTIZERS[self.simulation.transform],
+            bits=self.simulation.weight_bits,
+            group_size=self._group_size,
+        )
+        found = dict(own)
+        for name in self._projections[index]:
+            weight = whole[f"{name}.weight"].detach()
+            x = weight.float().cpu()
+            quantized = dequantize(quantize(x))
+            self._energies["weights", f"{index}.{name}"] = energies(x, quantized)
+            found[f"{name}.weight"] = quantized.to(weight)
+        return found
+
+    def taps(self, index: int, rows: slice, donated: Donated) -> BlockTaps:
+        """Quantize what projections read; what several of them read, once."""
+        if self._activations is None:
+            return {}
+        once = Once(lambda name, x: self._activation(index, name, x, rows.stop - rows.start))
+        return {(name, "input"): once.tap(name) for name in self._projections[index]}
+
+    def sizes(self) -> list[dict[str, object]]:
+        """Per target and module the energies of x and of its error."""
+        return [
+            {"target": target, "module": module, "signal": float(both[0]), "noise": float(both[1])}
+            for (target, module), both in self._energies.items()
+        ]
+
+    def _activation(self, index: int, name: str, activation: Tensor, documents: int) -> Tensor:
+        x = by_document(activation, documents)
+        ranges = self._ranges[index, name] if self._activations.static else None
+        quantized = quantize_activation(x, self._activations, ranges)
+        place = "activations", f"{index}.{name}"
+        self._energies[place] = self._energies[place].to(x.device) + energies(x, quantized)
+        return quantized.view(activation.shape)
+
+
+def energies(x: Tensor, quantized: Tensor) -> Tensor:
+    """Squared L2 norms of x and of the error, float64 `[2]`."""
+    norms = [torch.linalg.vector_norm(each.float()) for each in (x, quantized - x)]
+    return torch.stack(norms).double() ** 2
+
+
+def activation_settings(simulation: Simulation, group_size: int) -> ActivationQuantization | None:
+    """How a simulation quantizes activations; None where it does not."""
+    if simulation.activation_bits == UNQUANTIZED:
+        return None
+    per = simulation.activations_per.removeprefix("static ")
+    return ActivationQuantization(
+        bits=simulation.activation_bits,
+        granularity=per,
+        group_size=group_size if per == GROUP else None,
+        static=per != simulation.activations_per,
+        transform=simulation.transform,
+    )
+
+
+def static_ranges(engine: Engine, token_ids: NDArray[np.int32]) -> Ranges:
+    """Largest magnitude of what every projection reads in the full-precision model.
+
+    Args:
+        token_ids: calibration text `[n, length]`.
+    """
+    found: dict[tuple[int, str], Tensor] = {}
+    settings = ActivationQuantization(bits=8, granularity="tensor", static=True)
+
+    def watch(index: int, name: str) -> Tap:
+        def tap(activation: Tensor) -> None:
+            largest = largest_magnitude(activation, settings)
+            known = found.get((index, name), largest)
+            found[index, name] = torch.maximum(known, largest)
+
+        return tap
+
+    def taps(stream: str, index: int, batch: int) -> BlockTaps:
+        names = projections(engine.decoder.blocks[index])
+        return {(name, "input"): watch(index, name) for name in names}
+
+    for shard in engine.shards(token_ids):
+        for _ in walk(engine.decoder, [engine.full], shard, taps):
+            pass
+    return found
