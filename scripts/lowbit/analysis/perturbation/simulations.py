@@ -59,7 +59,7 @@ def simulation_table(
 
 
 def sqnr_table(sizes: pd.DataFrame) -> pd.DataFrame:
-    """SQNR in dB of weights and activations of each simulation: `sqnr_weights`, `..._activations`."""
+    """SQNR in dB of each simulation: `sqnr_weights` and `sqnr_activations`."""
     sums = sizes.groupby([*SIMULATION, "target"])[["signal", "noise"]].sum()
     with np.errstate(divide="ignore"):
         decibels = 10 * np.log10(sums["signal"] / sums["noise"])
