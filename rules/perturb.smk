@@ -48,12 +48,16 @@ rule analyze_perturbation:
         interaction=table("interaction", "Perturbation"),
         sensitivity=table("sensitivity", "Perturbation"),
         agreement=table("perturbation_agreement", "Perturbation"),
+        markdown=f"{TABLES}/perturbation.md",
     log:
         f"{TABLES}/logs/analyze_perturbation.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_perturbation.tsv"
     params:
         code=code("analyze_perturbation.py", "analysis"),
+        model=lambda w: f"--model {w.model}",
+        reference=f"--reference {PERTURBED.reference}",
+        bits=f"--activation-bits {PERTURBED.activation_bits}",
         methods=" ".join(STUDY.methods),
         settings=as_json(STUDY.bootstrap.model_dump()),
         seed=f"--seed {STUDY.seed}",
@@ -62,10 +66,12 @@ rule analyze_perturbation:
     message:
         "Tabulate what perturbations of {wildcards.model} did"
     shell:
-        "python scripts/analyze_perturbation.py --scores {input.scores} --norms {input.norms} "
-        "--errors {input.errors} --methods {params.methods} --settings {params.settings:q} "
-        "{params.seed} --effects {output.effects} --interaction {output.interaction} "
-        "--sensitivity {output.sensitivity} --agreement {output.agreement} 2>&1 | tee {log}"
+        "python scripts/analyze_perturbation.py {params.model} {params.reference} {params.bits} "
+        "--scores {input.scores} --norms {input.norms} --errors {input.errors} "
+        "--methods {params.methods} --settings {params.settings:q} {params.seed} "
+        "--effects {output.effects} --interaction {output.interaction} "
+        "--sensitivity {output.sensitivity} --agreement {output.agreement} "
+        "--markdown {output.markdown} 2>&1 | tee {log}"
 
 
 rule plot_perturbation:
@@ -102,5 +108,6 @@ rule plot_perturbation:
         "2>&1 | tee {log}"
 
 
+MODEL_RESULTS.append("perturbation.md")
 CLAIM_TABLES.append("perturbation_scores.parquet")
 ANSWER_TABLES.extend(["perturbation.csv", "sensitivity.csv", "perturbation_agreement.csv"])

@@ -9,6 +9,11 @@ from lowbit.errors import run
 def parse_arguments() -> argparse.Namespace:
     """Define and read the options."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="name of the model")
+    parser.add_argument("--reference", required=True, help="method whose errors set the norms")
+    parser.add_argument(
+        "--activation-bits", type=int, required=True, help="the same of activations"
+    )
     parser.add_argument("--scores", type=Path, required=True, help="Parquet of perturb.py")
     parser.add_argument("--norms", type=Path, required=True, help="its Parquet of sizes")
     parser.add_argument("--errors", type=Path, required=True, help="errors.parquet")
@@ -19,6 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--interaction", type=Path, required=True, help="table to write")
     parser.add_argument("--sensitivity", type=Path, required=True, help="table to write")
     parser.add_argument("--agreement", type=Path, required=True, help="table to write")
+    parser.add_argument("--markdown", type=Path, required=True, help="page to write")
     return parser.parse_args()
 
 
@@ -30,9 +36,10 @@ def main() -> None:
     from lowbit.analysis.perturbation.agreement import agreement_table
     from lowbit.analysis.perturbation.effects import effect_table, of_all, perturbed_errors
     from lowbit.analysis.perturbation.interaction import interaction_table
+    from lowbit.analysis.perturbation.report import perturbation_markdown
     from lowbit.analysis.perturbation.sensitivity import sensitivity_table
     from lowbit.analysis.statistics import BootstrapSettings
-    from lowbit.files import write_csv
+    from lowbit.files import write_csv, write_text
     from lowbit.settings import parse_settings
 
     settings = parse_settings(BootstrapSettings, arguments.settings, "--settings")
@@ -42,11 +49,16 @@ def main() -> None:
     perturbed, seed = perturbed_errors(scores), arguments.seed
     everywhere = of_all(perturbed)
     effects = effect_table(perturbed, norms, settings, seed)
-    write_csv(arguments.effects, effects)
-    write_csv(arguments.interaction, interaction_table(everywhere, settings, seed))
-    write_csv(arguments.sensitivity, sensitivity_table(effects, norms))
-    agreement = agreement_table(everywhere, errors, arguments.methods, settings, seed)
-    write_csv(arguments.agreement, agreement)
+    tables = {
+        arguments.effects: effects,
+        arguments.interaction: interaction_table(everywhere, settings, seed),
+        arguments.sensitivity: sensitivity_table(effects, norms),
+        arguments.agreement: agreement_table(everywhere, errors, arguments.methods, settings, seed),
+    }
+    for path, each in tables.items():
+        write_csv(path, each)
+    about = arguments.model, arguments.reference, arguments.activation_bits
+    write_text(arguments.markdown, perturbation_markdown(*tables.values(), *about))
 
 
 if __name__ == "__main__":

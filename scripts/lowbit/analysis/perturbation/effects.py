@@ -11,7 +11,13 @@ from lowbit.analysis.statistics import (
     resample_counts,
     summarise,
 )
-from lowbit.experiments.perturbation_conditions import ALL
+from lowbit.experiments.perturbation_conditions import (
+    ALL,
+    GAUSSIAN,
+    INDEPENDENT,
+    MATCHED,
+    NOISE,
+)
 
 CONDITION = [
     "target",
@@ -78,6 +84,10 @@ def effect_table(
 ) -> pd.DataFrame:
     """One row per condition: `error`, its mean over documents and seeds, with interval, and `size`.
 
+    `beyond_baseline`: the error less that of the baseline of the same norm, with interval. Of noise
+    that is Gaussian noise independent of |x|, of clipping and its shuffled amounts the matched
+    noise.
+
     Args:
         norms: `CONDITION`, seed, module, and the L2 norms `perturbation` and `norm` (of what was
             perturbed).
@@ -87,7 +97,27 @@ def effect_table(
     draws = mean_draws(perturbed.errors, everyone, counts)
     value, low, high = summarise(draws, settings.confidence)
     found = perturbed.conditions.assign(error=value, low=low, high=high, n=len(everyone))
+    baselines = _baselines(perturbed.conditions)
+    differences = summarise(
+        draws[:, list(baselines)] - draws[:, list(baselines.values())], settings.confidence
+    )
+    names = ("beyond_baseline", "beyond_baseline_low", "beyond_baseline_high")
+    for name, numbers in zip(names, summarise(beyond, settings.confidence), strict=True):
+        found.loc[list(baselines), name] = numbers
     return found.merge(relative_sizes(norms), on=CONDITION, how="left", validate="one_to_one")
+
+
+def _baselines(conditions: pd.DataFrame) -> dict[int, int]:
+    """Place of a condition -> place of what it is compared with; baselines themselves are out."""
+    same_norm = ["target", "per", "intensity", "quantile", "projection", "block"]
+    found = {}
+    for _, rows in conditions.groupby(same_norm, sort=False, dropna=False):
+        plain = (rows["distribution"] == GAUSSIAN) & (rows["relation"] == INDEPENDENT)
+        baseline = rows.index[plain & rows["change"].isin([NOISE, MATCHED])]
+        found |= {
+            place: baseline[0] for place in rows.index if len(baseline) and place != baseline[0]
+        }
+    return found
 
 
 def relative_sizes(norms: pd.DataFrame) -> pd.DataFrame:
