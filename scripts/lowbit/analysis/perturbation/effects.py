@@ -98,9 +98,7 @@ def effect_table(
     value, low, high = summarise(draws, settings.confidence)
     found = perturbed.conditions.assign(error=value, low=low, high=high, n=len(everyone))
     baselines = _baselines(perturbed.conditions)
-    differences = summarise(
-        draws[:, list(baselines)] - draws[:, list(baselines.values())], settings.confidence
-    )
+    beyond = draws[:, list(baselines)] - draws[:, list(baselines.values())]
     names = ("beyond_baseline", "beyond_baseline_low", "beyond_baseline_high")
     for name, numbers in zip(names, summarise(beyond, settings.confidence), strict=True):
         found.loc[list(baselines), name] = numbers
