@@ -3,7 +3,7 @@ STUDY ?= config.yaml
 ARGS ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-all demo-mechanisms study plan test report bench bench-patching bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench_patching
+.PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench_patching
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -30,7 +30,7 @@ environment = @cmp -s envs/$(1).yaml $@/environment.yaml && $@/bin/python -c "" 
 	conda env create --quiet --file envs/$(1).yaml --prefix $@ && cp envs/$(1).yaml $@/environment.yaml; }
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "STUDY=config/<file>.yaml chooses the study (now $(STUDY)), ARGS= adds options of Snakemake or pytest."
 
 demo: study  ## run the study of the embedded model; nothing else needed
@@ -40,6 +40,9 @@ demo-all:  ## the same with every quantizer at 2, 3 and 4 bits
 
 demo-mechanisms:  ## why inputs break: patching, changed residual norms, mixed precision
 	@$(MAKE) --no-print-directory study STUDY=config/demo-mechanisms.yaml
+
+demo-perturbation:  ## the lens of perturbation: noise, clipping, non-uniform grids
+	@$(MAKE) --no-print-directory study STUDY=config/demo-perturbation.yaml
 
 study: .venv  ## run a study: make study STUDY=config/<file>.yaml
 	@$(RUN) $(ARGS)
