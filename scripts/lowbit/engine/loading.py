@@ -13,7 +13,7 @@ from lowbit.engine.walk import BlockParameters, own_parameters
 from lowbit.errors import InputError
 from lowbit.files import read_json
 from lowbit.inputs.checkpoint import load_model
-from lowbit.inputs.tensor_file import TensorFile
+from lowbit.inputs.tensor_file import FLOATS, TensorFile
 
 
 def pick_device(name: str) -> torch.device:
@@ -100,6 +100,11 @@ def _checkpoint_reader(
                 f"that is {name} (transformers merges or splits some). Write engine.mode: resident."
             )
         file, key = places[name]
+        if file.stored(key) not in FLOATS:
+            raise InputError(
+                f"{file.path}: {key} is stored as {file.stored(key)}, and engine.mode: stream "
+                f"reads only {', '.join(FLOATS)}. Write engine.mode: resident."
+            )
         return file.read(key).to(device, dtype)
 
     return read

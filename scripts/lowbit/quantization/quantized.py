@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from lowbit.errors import InputError
 from lowbit.files import atomic, read_json, sha256
+from lowbit.inputs.tensor_file import TensorFile
 from lowbit.quantization.bitstream import pack, row_bytes, unpack
 
 GroupSize = int | str
@@ -202,22 +202,23 @@ class QuantizedWeights:
         record: the `method.json` written with it.
 
     Raises:
-        InputError: the file is missing, damaged or incomplete, or is not the one of the record.
+        InputError: the file is missing, or damaged, incomplete or another one than the record's.
     """
 
     def __init__(self, path: str | Path, record: str | Path) -> None:
         again = "Delete its folder and run the same command again."
-        try:
-            self._file = safe_open(path, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path} is missing, damaged or incomplete ({error}). {again}"
-            ) from error
         described = read_json(record)
-        if sha256(path) != described["weights_sha256"]:
-            raise InputError(f"{path} is not the file that {record} describes. {again}")
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise InputError(f"{path} is missing or cannot be read ({error}). {again}") from error
+        if found != described["weights_sha256"]:
+            raise InputError(
+                f"{path} is damaged, incomplete or not the file that {record} describes. {again}"
+            )
+        self._file = TensorFile(Path(path))
         self._layers: dict[str, Any] = described["layers"]
-        self._stored = frozenset(self._file.keys())
+        self._stored = frozenset(self._file.names)
 
     @property
     def names(self) -> list[str]:
@@ -228,13 +229,13 @@ class QuantizedWeights:
     def replaced(self) -> dict[str, Tensor]:
         """The parameters of the model that the quantizer changed, by full name."""
         parts = {f"{name}.{part}" for name in self._layers for part in ("codes", *_PARTS)}
-        return {name: self._file.get_tensor(name) for name in sorted(self._stored - parts)}
+        return {name: self._file.read(name) for name in sorted(self._stored - parts)}
 
     def layer(self, module: str, device: str | torch.device = "cpu") -> QuantizedLayer:
         """Load and unpack one module."""
         entry = self._layers[module]
-        stream = self._file.get_tensor(f"{module}.codes").to(device)
-        parts = {part: self._file.get_tensor(key).to(device) for part, key in self._keys(module)}
+        stream = self._file.read(f"{module}.codes").to(device)
+        parts = {part: self._file.read(key).to(device) for part, key in self._keys(module)}
         return QuantizedLayer(
             codes=unpack(stream, entry["bits"], entry["shape"][1]),
             bits=entry["bits"],
@@ -245,7 +246,7 @@ class QuantizedWeights:
 
     def folds(self, module: str) -> dict[str, Tensor]:
         """Scales that the quantizer moved between this and other modules; most move none."""
-        return {part: self._file.get_tensor(k) for part, k in self._keys(module) if part in _FOLDED}
+        return {part: self._file.read(k) for part, k in self._keys(module) if part in _FOLDED}
 
     def dequantize(
         self,

@@ -5,11 +5,11 @@ from math import gcd
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lowbit.errors import InputError
-from lowbit.inputs.models import read_config, read_header
+from lowbit.inputs.models import read_config
+from lowbit.inputs.tensor_file import TensorFile
 from lowbit.quantization.bitstream import row_bytes, unpack
 from lowbit.quantization.published.description import quantization_config, weight_names
 
@@ -28,12 +28,8 @@ class Checkpoint:
         self.directory = directory
         self.config = quantization_config(directory)
         self.model_config = read_config(directory)
-        self._places = {}
-        for name in weight_names(directory):
-            path = directory / name
-            for tensor in read_header(path):
-                self._places[tensor] = path
-        self._files = {}
+        files = [TensorFile(directory / name) for name in weight_names(directory)]
+        self._places = {name: file for file in files for name in file.names}
 
     @property
     def names(self) -> list[str]:
@@ -47,20 +43,14 @@ class Checkpoint:
         """Read one tensor.
 
         Raises:
-            InputError: there is none of that name, or its file is damaged.
+            InputError: there is none of that name, or it cannot be read.
         """
         if name not in self._places:
             raise InputError(
                 f"{self.directory} has no tensor {name}, which its layer needs; the checkpoint is "
                 "incomplete or damaged, download it again"
             )
-        path = self._places[name]
-        try:
-            if path not in self._files:
-                self._files[path] = safe_open(path, framework="pt")
-            return self._files[path].get_tensor(name)
-        except SafetensorError as error:
-            raise InputError(f"{path}: {name} cannot be read ({error})") from error
+        return self._places[name].read(name)
 
     def matrix(self, name: str, dtype: torch.dtype, rows: int | None = None) -> Tensor:
         """Read a tensor `[rows, any]` of a known type.
