@@ -52,6 +52,7 @@ wildcard_constraints:
     calibration="[^/]+",
     method="[^/]+",
     residuals="[^/]+",
+    evaluation="[^/]+",
 
 
 # The threads of a job come from the config, not from the machine: they change sums in the last bits.
@@ -107,18 +108,32 @@ def implementations():
     return found
 
 
-DOCUMENT_SETS = {PATHS.documents: (STUDY.documents, DEMO_DOCUMENTS)} | {
-    PATHS.calibration_documents[name]: (calibration, DEMO_CALIBRATION)
-    for name, calibration in STUDY.calibration.items()
-}
-"""Keyed name of a table of documents -> its section of the config, and the embedded file."""
+DOCUMENT_SETS = (
+    {
+        PATHS.evaluation_documents[name]: (f"evaluation.{name}", settings, settings.demo)
+        for name, settings in STUDY.evaluation.items()
+    }
+    | {
+        PATHS.calibration_documents[name]: (f"calibration.{name}", settings, DEMO_CALIBRATION)
+        for name, settings in STUDY.calibration.items()
+    }
+    | {PATHS.documents: ("documents", STUDY.documents, DEMO_DOCUMENTS)}
+)
+"""Keyed name of a table of documents -> its section of the config, that section's content, and the
+embedded file. Where sections share a table, the last here has it."""
 
 
-def document_columns(keyed):
-    """Options for the columns of a document source, where the config names them."""
-    settings, _ = DOCUMENT_SETS[keyed]
-    options = {"--text-column": settings.text_column, "--id-column": settings.id_column}
-    return " ".join(f"{key} {shlex.quote(value)}" for key, value in options.items() if value)
+def document_options(keyed):
+    """Options for how a document source is read: columns that the config names, empty documents."""
+    key, settings, _ = DOCUMENT_SETS[keyed]
+    options = {
+        "--key": key,
+        "--text-column": settings.text_column,
+        "--id-column": settings.id_column,
+    }
+    keep_empty = ["--keep-empty"] if getattr(settings, "keep_empty", False) else []
+    given = [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
+    return " ".join([*given, *keep_empty])
 
 
 def quantizer_call(method):
@@ -150,6 +165,21 @@ def score_files(model):
             "name": name,
             "record": None if name == FULL else PATHS.shared("method_record", model, name),
             "scores": PATHS.shared("scores", model, name),
+        }
+        for name in PATHS.scores
+    ]
+
+
+def evaluation_files(model):
+    """What `evaluate.py` is asked for: each method's record and the files for its scores by set."""
+    return [
+        {
+            "name": name,
+            "record": None if name == FULL else PATHS.shared("method_record", model, name),
+            "scores": {
+                each: PATHS.shared("evaluation_scores", model, name, evaluation=each)
+                for each in STUDY.evaluation
+            },
         }
         for name in PATHS.scores
     ]

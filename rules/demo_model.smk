@@ -21,11 +21,14 @@ rule build_demo_corpus:
         corpus=f"{DEMO_SCRIPTS}/corpus.py",
         tokenizer=f"{DEMO_SCRIPTS}/tokenizer.py",
         documents=f"{DEMO_SCRIPTS}/documents.py",
+        last_word=f"{DEMO_SCRIPTS}/last_word.py",
     output:
         passages=f"{DEMO_BUILD}/passages.parquet",
         manifest=f"{DEMO_BUILD}/corpus.json",
         tokenizer=directory(f"{DEMO_BUILD}/tokenizer"),
-        tables=expand(f"{DEMO_BUILD}/{{name}}.parquet", name=["documents", "calibration"]),
+        tables=expand(
+            f"{DEMO_BUILD}/{{name}}.parquet", name=["documents", "calibration", "last_word"]
+        ),
         rows=expand(
             f"{DEMO_BUILD}/{{name}}.npy",
             name=["training_rows", "training_sample", "heldout_sample"],
@@ -48,6 +51,7 @@ rule build_demo_corpus:
                 --output {output.tokenizer}
             python -m demo_model.documents --passages {output.passages} \
                 --tokenizer {output.tokenizer} --output {params.build}
+            python -m demo_model.last_word --tokenizer {output.tokenizer} --build {params.build}
         ) 2>&1 | tee {log}
         """
 

@@ -11,13 +11,13 @@ rule fetch_documents:
         "results/documents/{documents}/benchmarks/fetch_documents.tsv"
     params:
         code=code("fetch_documents.py", "core"),
-        source=lambda w: DOCUMENT_SETS[w.documents][0].source,
-        demo=lambda w: DOCUMENT_SETS[w.documents][1],
-        columns=lambda w: document_columns(w.documents),
+        source=lambda w: DOCUMENT_SETS[w.documents][1].source,
+        demo=lambda w: DOCUMENT_SETS[w.documents][2],
+        reading=lambda w: document_options(w.documents),
     conda:
         environment("core")
     message:
         "Read the documents {wildcards.documents}"
     shell:
         "python scripts/fetch_documents.py --source {params.source:q} --demo {params.demo} "
-        "{params.columns} --output {output.documents} --record {output.record} 2>&1 | tee {log}"
+        "{params.reading} --output {output.documents} --record {output.record} 2>&1 | tee {log}"

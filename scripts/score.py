@@ -5,13 +5,12 @@ code, is not scored again.
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from lowbit.errors import run
-from lowbit.files import atomic, read_json, sha256, write_json
+from lowbit.files import sha256, write_json
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,8 +32,19 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    from lowbit.experiments.kept_scores import fingerprint, stored
+
     methods = {method["name"]: method for method in arguments.methods}
-    fingerprints = {name: fingerprint(arguments, method) for name, method in methods.items()}
+    fingerprints = {
+        name: fingerprint(
+            arguments.model,
+            arguments.tokens,
+            method["record"],
+            arguments.settings,
+            arguments.code,
+        )
+        for name, method in methods.items()
+    }
     pending = [
         name
         for name, method in methods.items()
@@ -51,37 +61,6 @@ def main() -> None:
     )
 
 
-def fingerprint(arguments: argparse.Namespace, method: dict[str, Any]) -> str:
-    """Hash all that a method's scores depend on; `mode` is left out, for it changes no number.
-
-    The device is the one found here: a full model scored on a GPU is none to set beside a method
-    scored on a CPU.
-    """
-    from lowbit.engine.loading import pick_device
-
-    record = method["record"]
-    made_from = {
-        "model": read_json(arguments.model)["files"],
-        "tokens": sha256(arguments.tokens),
-        "weights": None if record is None else read_json(record)["weights_sha256"],
-        "settings": {k: v for k, v in arguments.settings.items() if k != "mode"}
-        | {"device": pick_device(arguments.settings["device"]).type},
-        "code": arguments.code,
-    }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-
-
-def stored(path: str | Path, key: bytes) -> str | None:
-    """Read one entry of a score file's metadata; None where the file is absent or damaged."""
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_schema(path).metadata[key].decode()
-    except (FileNotFoundError, pyarrow.lib.ArrowInvalid):
-        return None
-
-
 def score(
     arguments: argparse.Namespace,
     methods: dict[str, dict[str, Any]],
@@ -93,6 +72,7 @@ def score(
 
     from lowbit.engine.engine import Engine
     from lowbit.engine.walk import FULL
+    from lowbit.experiments.kept_scores import write_scores
     from lowbit.experiments.scoring import join, score_documents
     from lowbit.inputs.tokens import read_tokens
 
@@ -110,24 +90,8 @@ def score(
             bar.update(len(scores.nll))
     for name in pending:
         metadata = {"fingerprint": fingerprints[name], "gates": json.dumps(gates[name])}
-        write_scores(methods[name]["scores"], doc_ids, join(parts[name]), metadata)
-
-
-def write_scores(path: str, doc_ids: list[str], scores: Any, metadata: dict[str, str]) -> None:
-    """Write one method's scores as Parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    def column(values: Any) -> pa.Array:
-        if values.ndim == 1:
-            return pa.array(values)
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-
-    present = {name: values for name, values in vars(scores).items() if values is not None}
-    columns = {"doc_id": pa.array(doc_ids)} | {n: column(v) for n, v in present.items()}
-    table = pa.table(columns).replace_schema_metadata(metadata)
-    with atomic(path) as partial:
-        pa.parquet.write_table(table, partial, compression="zstd")
+        columns = {"doc_id": doc_ids} | vars(join(parts[name]))
+        write_scores(methods[name]["scores"], columns, metadata)
 
 
 if __name__ == "__main__":

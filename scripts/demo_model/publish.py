@@ -22,7 +22,7 @@ from transformers import LlamaForCausalLM
 from .documents import encode, first_row
 from .train import Recipe, build_model
 
-PRODUCTS = ("documents.parquet", "calibration.parquet")
+PRODUCTS = ("documents.parquet", "calibration.parquet", "last_word.parquet")
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
@@ -87,6 +87,7 @@ def card_values(
         "kept_steps": recipe.kept_steps,
         "recipe": asdict(recipe),
         "splits": json.loads((build / "splits.json").read_text()),
+        "last_word_items": len(pd.read_parquet(build / "last_word.parquet")),
         "corpus": json.loads((build / "corpus.json").read_text()),
     }
 

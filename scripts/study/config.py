@@ -1,8 +1,8 @@
 """The config of a study: typed models, merging with the default, checks against the model's files.
 
 `config.yaml` is the default study and states every key. A study file in `config/` holds only what
-differs. `models`, `methods` and `documents` of a study file replace the default's whole (otherwise
-a study could only ever add to the demo's methods); all other sections are merged key by key.
+differs. `models`, `methods` and the sections of texts of a study file replace the default's whole
+(otherwise a study could only ever add to the demo's); all other sections are merged key by key.
 
 The JSON schema in `config/schema.json` is generated from the classes here and in
 `study.methods`, by `scripts/study/schema.py`.
@@ -40,10 +40,12 @@ DEMO_DOCUMENTS = Path("resources/demo/documents.parquet")
 """File of the embedded documents, relative to the repository root."""
 DEMO_CALIBRATION = Path("resources/demo/calibration.parquet")
 """File of the embedded calibration texts, relative to the repository root."""
+DEMO_LAST_WORD = Path("resources/demo/last_word.parquet")
+"""File of the embedded last-word task, relative to the repository root."""
 
 FULL = "full"
 """The reserved method name of the unquantized model."""
-REPLACED_WHOLE = ("models", "methods", "documents", "calibration")
+REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
 RESULT_FOLDERS = ("models", "documents", "logs", "benchmarks")
 """Folders of `results/` that every study shares, so no study may have their name."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
@@ -172,6 +174,50 @@ class Calibration(BaseModel):
     """Column (Parquet) or key (JSONL) that holds the text."""
     id_column: str | None = None
     """Column or key that holds a unique id, as in `documents`."""
+
+
+class Evaluation(BaseModel):
+    """A text or task on which all methods are compared, beside the documents."""
+
+    model_config = _settings({"kind": "windows", "source": "path:data/wiki.test.txt"})
+
+    kind: Literal["windows", "last_word"]
+    """`windows`: perplexity of the whole text in windows that do not overlap; `last_word`: accuracy
+    for the last word of each document (LAMBADA)."""
+    source: Annotated[
+        str, AfterValidator(lambda text: _check_source(text, document_sources.SOURCES))
+    ]
+    """`demo`, or `path:<file or folder>` (.jsonl, .parquet, .txt, or a folder of them)."""
+    n: Annotated[int, Field(ge=1)] | None = None
+    """At most so many windows (the first) or items (drawn with the seed); without it all."""
+    length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens of a window; without it 2,048, or the model's context where that is shorter."""
+    join: str | None = None
+    """What is put between the documents of `windows`; without it an empty line."""
+    text_column: str = "text"
+    """Column (Parquet) or key (JSONL) that holds the text."""
+    id_column: str | None = None
+    """Column or key that holds a unique id, as in `documents`."""
+
+    @field_validator("length", "join")
+    @classmethod
+    def _of_windows_only(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("kind") == "last_word":
+            raise ValueError(
+                "is of kind: windows only; leave it out, for the items of kind: last_word are "
+                "whole documents"
+            )
+        return value
+
+    @property
+    def demo(self) -> Path:
+        """The embedded file that `source: demo` stands for."""
+        return DEMO_LAST_WORD if self.kind == "last_word" else DEMO_DOCUMENTS
+
+    @property
+    def keep_empty(self) -> bool:
+        """Whether documents without text count: where documents are joined, as empty lines do."""
+        return self.kind == "windows"
 
 
 class Engine(BaseModel):
@@ -347,6 +393,9 @@ class Study(BaseModel):
     documents: Documents
     calibration: Annotated[dict[Name, Calibration], Field(min_length=1)]
     """Calibration sets, by name; methods that name none use the first."""
+    evaluation: dict[Name, Evaluation] = Field(default_factory=dict)
+    """Evaluation sets, by name; without any, nothing is evaluated. Call WikiText-2's test split
+    `wikitext2`, which is how the papers' figures for it are found."""
     methods: Annotated[
         dict[Annotated[Name, AfterValidator(_check_method_name)], AnyMethod], Field(min_length=2)
     ]
@@ -477,6 +526,11 @@ class Study(BaseModel):
         """File or folder of a calibration set with a local source."""
         return document_sources.locate_documents(self.calibration[name].source, DEMO_CALIBRATION)
 
+    def evaluation_path(self, name: str) -> Path:
+        """File or folder of an evaluation set with a local source."""
+        settings = self.evaluation[name]
+        return document_sources.locate_documents(settings.source, settings.demo)
+
     def resolved(self) -> str:
         """The whole config as YAML, defaults filled in."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
@@ -489,7 +543,7 @@ def load_study(
 
     Args:
         default: `config.yaml`.
-        files: study files; `models`, `methods` and `documents` in one replace what came before.
+        files: study files; the sections of `REPLACED_WHOLE` in one replace what came before.
         overrides: a last layer, such as Snakemake's `config` (it holds only what the user gave).
 
     Raises:
@@ -576,6 +630,9 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
     texts = {("documents",): study.document_path} | {
         ("calibration", name): partial(study.calibration_path, name) for name in study.calibration
     }
+    texts |= {
+        ("evaluation", name): partial(study.evaluation_path, name) for name in study.evaluation
+    }
     for key, locate in texts.items():
         try:
             document_sources.document_files(locate())
@@ -596,12 +653,14 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             ("calibration", key): calibration.length
             for key, calibration in study.calibration.items()
         }
+        lengths |= {("evaluation", key): each.length for key, each in study.evaluation.items()}
         for key, length in lengths.items():
-            if context and length > context:
+            if context and length and length > context:
+                left_out = ", or leave it out" if key[0] == "evaluation" else ""
                 yield (
                     (*key, "length"),
                     f"is {length}, but the context of model {name} is {context} tokens; "
-                    f"write {context} or less",
+                    f"write {context} or less{left_out}",
                 )
         for method, settings in study.methods.items():
             problem = _group_problem(settings, linears)

@@ -22,7 +22,7 @@ from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import find_source
 from lowbit.quantization.published.description import checkpoint_files
-from study.config import FULL, Calibration, Documents, Study
+from study.config import FULL, Calibration, Documents, Evaluation, Study
 from study.methods import Published
 
 RESULTS = "results"
@@ -36,6 +36,9 @@ SHARED = MappingProxyType(
         "tokens_record": "models/{model}/tokens/{tokens}/tokens.json",
         "calibration": "models/{model}/calibration/{calibration}/tokens.parquet",
         "calibration_record": "models/{model}/calibration/{calibration}/tokens.json",
+        "evaluation_rows": "models/{model}/evaluation/{evaluation}/rows.parquet",
+        "evaluation_record": "models/{model}/evaluation/{evaluation}/rows.json",
+        "evaluation_scores": "models/{model}/evaluation/{evaluation}/{scores}.parquet",
         "weights": "models/{model}/quantized/{method}/weights.safetensors",
         "method_record": "models/{model}/quantized/{method}/method.json",
         "scores": "models/{model}/scores/{tokens}/{scores}.parquet",
@@ -70,6 +73,10 @@ class Paths:
     """Calibration set -> `<name>-<key>` of its documents; over their files and the columns read."""
     calibration: Mapping[str, str]
     """Calibration set -> `<name>-<key>` of its tokens; over documents, n, length and seed."""
+    evaluation_documents: Mapping[str, str]
+    """Evaluation set -> `<name>-<key>` of its documents; over their files and how they are read."""
+    evaluation: Mapping[str, str]
+    """Evaluation set -> `<name>-<key>` of its rows; over documents, kind, n, length and seed."""
     methods: Mapping[str, str]
     """Method name -> `<name>-<key>` of its weights; over quantizer, settings, calibration, seed,
     threads and device."""
@@ -78,7 +85,14 @@ class Paths:
     residuals: str
     """`<documents name>-<key>`; over tokens and engine."""
 
-    def shared(self, kind: str, model: str = "", method: str = "", calibration: str = "") -> str:
+    def shared(
+        self,
+        kind: str,
+        model: str = "",
+        method: str = "",
+        calibration: str = "",
+        evaluation: str = "",
+    ) -> str:
         """Path of a shared file (a key of `SHARED`) for plain names.
 
         Raises:
@@ -93,6 +107,8 @@ class Paths:
             wildcards["model"] = self.models[model]
         if calibration:
             wildcards["calibration"] = self.calibration[calibration]
+        if evaluation:
+            wildcards["evaluation"] = self.evaluation[evaluation]
         if method:
             wildcards["scores"] = self.scores[method]
         if method != FULL and method:
@@ -115,6 +131,8 @@ class Paths:
             *self.scores.values(),
             *self.calibration_documents.values(),
             *self.calibration.values(),
+            *self.evaluation_documents.values(),
+            *self.evaluation.values(),
             *(self.documents, self.tokens, self.residuals),
         }
         if keyed not in current:
@@ -144,6 +162,15 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         )
         for name, calibration in study.calibration.items()
     }
+    evaluation = {
+        name: _evaluation_keys(
+            name,
+            settings,
+            fingerprints.of_documents(settings.source, partial(study.evaluation_path, name)),
+            study.seed,
+        )
+        for name, settings in study.evaluation.items()
+    }
     checkpoints = {
         name: fingerprints.of_checkpoint(method)
         for name, method in study.methods.items()
@@ -171,6 +198,8 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         tokens=tokens,
         calibration_documents={name: keys[0] for name, keys in sets.items()},
         calibration={name: keys[1] for name, keys in sets.items()},
+        evaluation_documents={name: keys[0] for name, keys in evaluation.items()},
+        evaluation={name: keys[1] for name, keys in evaluation.items()},
         methods=methods,
         scores={name: _keyed(name, keyed, numeric) for name, keyed in scored.items()},
         residuals=_keyed(study.documents.name, tokens, engine),
@@ -185,6 +214,15 @@ def _document_keys(
     documents = _keyed(name, content, columns)
     drawn = settings.model_dump(include={"n", "length"}) | {"seed": seed}
     return documents, _keyed(name, documents, drawn)
+
+
+def _evaluation_keys(name: str, settings: Evaluation, content: Any, seed: int) -> tuple[str, str]:
+    """Keyed names of an evaluation set's documents and of the rows made from it."""
+    columns = settings.model_dump(include={"text_column", "id_column"})
+    kept = ["keep empty"] if settings.keep_empty else []
+    documents = _keyed(name, content, columns, *kept)
+    made = settings.model_dump(include={"kind", "n", "length", "join"}) | {"seed": seed}
+    return documents, _keyed(name, documents, made)
 
 
 def _keyed(name: str, *content: Any) -> str:

@@ -128,26 +128,46 @@ def edited_nll(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Walk streams and edited streams over `token_ids` `[documents, length]`; yields per batch.
 
-    Args:
-        streams: the streams as they are; the donor before all whose edits need it.
-        edits: by the name of the edited stream.
-        donor: name of the stream that activations are taken from.
+    Args: as in `edited_walk`.
 
     Yields:
         Per-token NLL of every stream, edited or not, `[batch, length - 1]`, nats.
     """
+    for _, batch, normed in edited_walk(engine, streams, edits, token_ids, donor):
+        losses = token_losses(engine.decoder.logits, normed, batch, None)
+        yield {name: column.nll.cpu().numpy() for name, column in losses.items()}
+
+
+def edited_walk(
+    engine: Engine,
+    streams: Sequence[Stream],
+    edits: Mapping[str, Edited],
+    token_ids: NDArray[np.int32],
+    donor: str | None = None,
+    lengths: NDArray[np.int64] | None = None,
+) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
+    """Walk streams and edited streams over `token_ids` `[documents, length]`; yields per batch.
+
+    Args:
+        streams: the streams as they are; the donor before all whose edits need it.
+        edits: by the name of the edited stream.
+        donor: name of the stream that activations are taken from.
+        lengths: of documents that are padded on the right, as in `Engine.shards`.
+
+    Yields:
+        The batch's rows of `token_ids`, their tokens `[batch, length]`, and per stream, edited or
+        not, the output after the final norm `[batch, length, width]`.
+    """
     bases = {stream.name: stream for stream in streams}
     others = [edited(name, bases[each.base], each.edit) for name, each in edits.items()]
     done = 0
-    for shard in engine.shards(token_ids):
+    for shard in engine.shards(token_ids, lengths):
         ends = np.cumsum([done, *map(len, shard)])
         rows = [slice(*pair) for pair in pairwise(ends)]
         taps = _EditTaps(edits, donor, rows)
-        for batch, normed in zip(
-            shard, walk(engine.decoder, [*streams, *others], shard, taps), strict=True
-        ):
-            losses = token_losses(engine.decoder.logits, normed, batch, None)
-            yield {name: column.nll.cpu().numpy() for name, column in losses.items()}
+        yield from zip(
+            rows, shard, walk(engine.decoder, [*streams, *others], shard, taps), strict=True
+        )
         done = int(ends[-1])
 
 

@@ -71,13 +71,22 @@ class Engine:
         gates.folding(self.decoder, self.full, folded, self._rows(token_ids[:PROBE_DOCUMENTS]))
         return folded
 
-    def shards(self, token_ids: NDArray[np.int32]) -> Iterator[list[Tensor]]:
+    def shards(
+        self, token_ids: NDArray[np.int32], lengths: NDArray[np.int64] | None = None
+    ) -> Iterator[list[Tensor]]:
         """Cut `[documents, length]` into shards of batches.
 
         Resident weights: a shard is one batch. Else it is many, so that reading a block pays.
+
+        Args:
+            lengths: of documents that are padded on the right, `[documents]`; a batch is then as
+                long as its longest.
         """
         rows = self._rows(token_ids)
         batches = rows.split(self.batch_size)
+        if lengths is not None:
+            longest = [int(part.max()) for part in torch.tensor(lengths).split(self.batch_size)]
+            batches = [batch[:, :end] for batch, end in zip(batches, longest, strict=True)]
         per_shard = 1 if self.resident else max(1, STREAM_SHARD // self.batch_size)
         for start in range(0, len(batches), per_shard):
             yield list(batches[start : start + per_shard])

@@ -1,6 +1,6 @@
 """Losses over the vocabulary, computed in chunks: the logits of a batch never exist at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -29,6 +29,16 @@ class TokenLosses:
     """Probability of the most likely token; of the reference itself only"""
 
 
+@dataclass
+class ChosenLosses:
+    """What one stream says of the tokens chosen; every field `[batch, length]`."""
+
+    nll: Tensor
+    """-ln p(token), nats, float32; 0 where no token was chosen"""
+    hit: Tensor | None
+    """Whether the token is the most likely one, bool; true where no token was chosen"""
+
+
 @torch.inference_mode()
 def token_losses(
     logits: Callable[[Tensor], Tensor],
@@ -47,11 +57,8 @@ def token_losses(
     targets = token_ids[:, 1:].reshape(-1).long()
     flat = {name: states[:, :-1].reshape(targets.numel(), -1) for name, states in normed.items()}
     order = sorted(flat, key=lambda name: name != reference)
-    vocabulary = logits(flat[order[0]][:1]).shape[-1]
-    step = max(1, LOGITS_PER_CHUNK // vocabulary)
     chunks: dict[str, list[TokenLosses]] = {name: [] for name in order}
-    for start in range(0, targets.numel(), step):
-        chunk = slice(start, start + step)
+    for chunk in _chunks(logits, flat[order[0]]):
         base = None
         for name in order:
             log_probabilities = logits(flat[name][chunk]).log_softmax(-1)
@@ -62,6 +69,48 @@ def token_losses(
             base = base or _Reference(log_probabilities)
             chunks[name].append(base.compare(nll, log_probabilities))
     return {name: _joined(chunks[name], (batch, length - 1)) for name in normed}
+
+
+@torch.inference_mode()
+def chosen_losses(
+    logits: Callable[[Tensor], Tensor],
+    normed: Mapping[str, Tensor],
+    targets: Tensor,
+    chosen: Tensor,
+    hits: bool,
+) -> dict[str, ChosenLosses]:
+    """Compute the NLL of chosen tokens under several streams; logits of no others are computed.
+
+    Args:
+        logits: the output head, as in `token_losses`.
+        normed: per stream the output after the final norm, `[batch, length, width]`.
+        targets: `[batch, length]` the token that follows each position.
+        chosen: bool `[batch, length]` the positions whose next token counts; one at least.
+        hits: whether to look for the most likely tokens, too.
+    """
+    wanted = targets[chosen].long()
+    found = {}
+    for name, states in normed.items():
+        flat, nll, hit = states[chosen], [], []
+        for chunk in _chunks(logits, flat):
+            log_probabilities = logits(flat[chunk]).log_softmax(-1)
+            nll.append(-log_probabilities.gather(-1, wanted[chunk, None])[:, 0])
+            if hits:
+                hit.append(log_probabilities.argmax(-1) == wanted[chunk])
+        spread = torch.zeros(chosen.shape, device=flat.device)
+        spread[chosen] = torch.cat(nll)
+        all_hit = torch.ones_like(chosen) if hits else None
+        if hits:
+            all_hit[chosen] = torch.cat(hit)
+        found[name] = ChosenLosses(spread, all_hit)
+    return found
+
+
+def _chunks(logits: Callable[[Tensor], Tensor], flat: Tensor) -> Iterator[slice]:
+    """Cut `[tokens, width]` so that the logits of a piece are at most `LOGITS_PER_CHUNK`."""
+    step = max(1, LOGITS_PER_CHUNK // logits(flat[:1]).shape[-1])
+    for start in range(0, len(flat), step):
+        yield slice(start, start + step)
 
 
 class _Reference:

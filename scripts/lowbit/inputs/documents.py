@@ -52,6 +52,16 @@ def document_files(path: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """What to read of each document, and where the config says so."""
+
+    text: str
+    id: str | None
+    key: str
+    """Section of the config, for messages."""
+
+
+@dataclass(frozen=True)
 class DocumentTable:
     """Documents read from files."""
 
@@ -61,7 +71,13 @@ class DocumentTable:
     """Documents without text (nothing or only white space)."""
 
 
-def read_documents(path: Path, text_column: str, id_column: str | None = None) -> DocumentTable:
+def read_documents(
+    path: Path,
+    text_column: str,
+    id_column: str | None = None,
+    keep_empty: bool = False,
+    key: str = "documents",
+) -> DocumentTable:
     """Read a file or a folder of them into one table.
 
     Args:
@@ -69,6 +85,8 @@ def read_documents(path: Path, text_column: str, id_column: str | None = None) -
         text_column: key or column of the text.
         id_column: key or column of a unique id; otherwise `doc_id` where there is one, otherwise
             ids are `<file>#<row>`, rows counted from 0.
+        keep_empty: whether documents without text are rows, too.
+        key: section of the config, for messages.
 
     Raises:
         InputError: no documents, a column that is not there, an id that stands twice, broken files.
@@ -77,28 +95,28 @@ def read_documents(path: Path, text_column: str, id_column: str | None = None) -
     from tqdm import tqdm
 
     folder = path if path.is_dir() else path.parent
+    columns = Columns(text_column, id_column, key)
     rows = []
     for file in tqdm(document_files(path), desc="read documents", unit="file"):
         name = file.relative_to(folder).as_posix()
-        columns = {"text": text_column, "id": id_column}
         try:
             for number, record in enumerate(READERS[file.suffix](file, columns)):
-                rows.append(_document(record, f"{name}#{number}", name, text_column, id_column))
+                rows.append(_document(record, f"{name}#{number}", name, columns))
         except UnicodeDecodeError as error:
             raise InputError(f"{file} is not UTF-8 text ({error}); convert it to UTF-8") from None
     filled = [row for row in rows if row["text"].strip() or TOKENS in row]
     if not filled:
         raise InputError(
-            f"documents.source: {path} has no document with text ({len(rows)} empty ones); "
-            "give documents with text, or name its column in documents.text_column"
+            f"{key}.source: {path} has no document with text ({len(rows)} empty ones); "
+            f"give documents with text, or name its column in {key}.text_column"
         )
-    frame = pd.DataFrame(filled)
-    _check_ids(frame, id_column)
+    frame = pd.DataFrame(rows if keep_empty else filled)
+    _check_ids(frame, columns)
     _check_given_tokens(frame)
-    return DocumentTable(frame, len(rows) - len(filled))
+    return DocumentTable(frame, len(rows) - len(frame))
 
 
-def _read_jsonl(file: Path, columns: dict[str, str | None]) -> Iterator[dict[str, Any]]:
+def _read_jsonl(file: Path, columns: Columns) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file; blank lines are no rows."""
     with open(file, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -113,52 +131,50 @@ def _read_jsonl(file: Path, columns: dict[str, str | None]) -> Iterator[dict[str
             yield record
 
 
-def _read_parquet(file: Path, columns: dict[str, str | None]) -> Iterator[dict[str, Any]]:
+def _read_parquet(file: Path, columns: Columns) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file, of the columns that are wanted only."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = {*columns.values(), ID_COLUMN, "source", TOKENS, TOKENIZER}
+    wanted = {columns.text, columns.id, ID_COLUMN, "source", TOKENS, TOKENIZER}
     try:
         with pq.ParquetFile(file) as table:
             present = [name for name in table.schema_arrow.names if name in wanted]
-            if columns["text"] not in present and TOKENS not in present:
-                raise InputError(_no_text(file.name, columns["text"], table.schema_arrow.names))
+            if columns.text not in present and TOKENS not in present:
+                raise InputError(_no_text(file.name, columns, table.schema_arrow.names))
             for batch in table.iter_batches(columns=present):
                 yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
         raise InputError(f"{file} is not a whole Parquet file ({error}); copy it again") from None
 
 
-def _read_text(file: Path, columns: dict[str, str | None]) -> Iterator[dict[str, Any]]:
+def _read_text(file: Path, columns: Columns) -> Iterator[dict[str, Any]]:
     """Yield the documents of a text file."""
     for text in file.read_text(encoding="utf-8").split(SEPARATOR):
-        yield {columns["text"]: text.strip("\n")}
+        yield {columns.text: text.strip("\n")}
 
 
 READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet, ".txt": _read_text}
 
 
-def _document(
-    record: dict[str, Any], place: str, name: str, text_column: str, id_column: str | None
-) -> dict[str, Any]:
+def _document(record: dict[str, Any], place: str, name: str, columns: Columns) -> dict[str, Any]:
     """One row of the table; `place` is `<file>#<row>`, `name` the file."""
     tokens = record.get(TOKENS)
-    if text_column not in record and tokens is None:
-        raise InputError(_no_text(place, text_column, list(record)))
-    text = record.get(text_column)
+    if columns.text not in record and tokens is None:
+        raise InputError(_no_text(place, columns, list(record)))
+    text = record.get(columns.text)
     text = "" if text is None else text
     if not isinstance(text, str):
         raise InputError(
-            f"{place}: {text_column} is {type(text).__name__}, not text; "
-            "name the column with the text in documents.text_column"
+            f"{place}: {columns.text} is {type(text).__name__}, not text; "
+            f"name the column with the text in {columns.key}.text_column"
         )
-    if id_column and record.get(id_column) is None:
+    if columns.id and record.get(columns.id) is None:
         raise InputError(
-            f"{place} has no {id_column}; change documents.id_column, or leave it out to have ids "
-            "made from file and row"
+            f"{place} has no {columns.id}; change {columns.key}.id_column, or leave it out to have "
+            "ids made from file and row"
         )
-    doc_id = record.get(id_column or ID_COLUMN)
+    doc_id = record.get(columns.id or ID_COLUMN)
     row = {
         "doc_id": place if doc_id is None else str(doc_id),
         "text": text,
@@ -169,17 +185,20 @@ def _document(
     return row
 
 
-def _no_text(place: str, text_column: str, columns: list[str]) -> str:
-    return f"{place} has no {text_column}; set documents.text_column to one of {', '.join(columns)}"
+def _no_text(place: str, columns: Columns, present: list[str]) -> str:
+    return (
+        f"{place} has no {columns.text}; set {columns.key}.text_column to one of "
+        f"{', '.join(present)}"
+    )
 
 
-def _check_ids(frame: "pd.DataFrame", id_column: str | None) -> None:
+def _check_ids(frame: "pd.DataFrame", columns: Columns) -> None:
     twice = frame.loc[frame["doc_id"].duplicated(), "doc_id"].unique().tolist()
     if twice:
         raise InputError(
-            f"{len(twice)} document ids stand more than once in column {id_column or ID_COLUMN} "
-            f"(the first is {twice[0]}); give each document its own, or set documents.id_column to "
-            "a column that is unique"
+            f"{len(twice)} document ids stand more than once in column {columns.id or ID_COLUMN} "
+            f"(the first is {twice[0]}); give each document its own, or set "
+            f"{columns.key}.id_column to a column that is unique"
         )
 
 
