@@ -25,6 +25,7 @@ def project(tmp_path: Path, llama_source: Path, monkeypatch: pytest.MonkeyPatch)
     Path("resources/demo/model").symlink_to(llama_source)
     Path("resources/demo/documents.parquet").write_bytes(b"")
     Path("resources/demo/calibration.parquet").write_bytes(b"")
+    Path("resources/demo/last_word.parquet").write_bytes(b"")
     text = DEFAULT.read_text().replace("length: 512", "length: 64").replace("size: 64", "size: 32")
     Path("config.yaml").write_text(text)
     return tmp_path
@@ -93,6 +94,48 @@ def test_calibration_that_cannot_be_is_told(project: Path) -> None:
     told = message("calibration: {c: {source: 'path:absent', n: 2, length: 65}}")
     assert "study.yaml:1: calibration.c.source cannot be used: path:absent does not exist" in told
     assert "study.yaml:1: calibration.c.length is 65, but the context of model demo is 64" in told
+
+
+def test_evaluation_sets_replace_each_other_and_have_their_own_embedded_files(
+    project: Path,
+) -> None:
+    assert load().evaluation == {}
+    study = load(
+        "evaluation: {w: {kind: windows, source: demo}, l: {kind: last_word, source: demo, n: 5}}"
+    )
+    assert [study.evaluation_path(name).name for name in "wl"] == [
+        "documents.parquet",
+        "last_word.parquet",
+    ]
+    only = load("evaluation: {w: {kind: windows, source: demo}}", evaluation={"x": only_windows()})
+    assert list(only.evaluation) == ["x"]
+
+
+def only_windows(**changes: Any) -> dict[str, Any]:
+    """An evaluation set as an override."""
+    return {"kind": "windows", "source": "demo"} | changes
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            "{kind: windows, source: demo, length: 65}",
+            "evaluation.e.length is 65, but the context of model demo is 64 tokens; write 64 or "
+            "less, or leave it out",
+        ),
+        ("{kind: last_word, source: demo, length: 8}", "evaluation.e.length is of kind: windows"),
+        ("{kind: last_word, source: demo, join: ''}", "evaluation.e.join is of kind: windows only"),
+        ("{kind: words, source: demo}", "evaluation.e.kind is 'words', but must be 'windows' or"),
+        ("{source: demo}", "evaluation.e.kind is missing; write for example `kind: windows`"),
+        ("{kind: windows, source: 'path:no'}", "evaluation.e.source cannot be used: path:no does"),
+        ("{kind: windows, source: demo, n: 0}", "evaluation.e.n is 0, but must be greater"),
+    ],
+)
+def test_evaluation_sets_that_cannot_be_are_told(
+    project: Path, settings: str, expected: str
+) -> None:
+    assert f"study.yaml:1: {expected}" in message(f"evaluation: {{e: {settings}}}")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from demo_model import corpus, documents, publish, train
+from demo_model import corpus, documents, last_word, publish, train
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "resources" / "demo"
@@ -179,6 +180,50 @@ def test_splits_of_the_committed_tables_follow_from_module_names() -> None:
         doc_ids = pd.read_parquet(DEMO / name)["doc_id"]
         modules = doc_ids.str.split("/").str[1].str.rsplit("#", n=1).str[0]
         assert all(corpus.is_heldout(module) == heldout for module in modules)
+
+
+# Last-word task
+
+
+def test_passages_end_in_a_word_that_stands_before_in_them(tokenizer: Tokenizer) -> None:
+    filler = "This sentence is here for nothing but its length, as any reader can see. " * 4
+    text = f"The array is returned. {filler}It has the shape of the array, of course. End"
+    found = last_word.passages(text, tokenizer)
+    assert {passage.rpartition(" ")[2] for passage in found} == {"length", "array"}
+    assert found[-1] == text[: text.index(", of course")]
+    other = last_word.passages(text.replace("The array is", "This was"), tokenizer)
+    assert {passage.rpartition(" ")[2] for passage in other} == {"length"}
+
+
+def test_the_committed_task_is_made_of_the_committed_documents(
+    tokenizer: Tokenizer, card: dict
+) -> None:
+    heldout, calibration, task = (
+        pd.read_parquet(DEMO / f"{name}.parquet")
+        for name in ("documents", "calibration", "last_word")
+    )
+    made = last_word.last_word_task(heldout, calibration, tokenizer, documents.SEED)
+    pd.testing.assert_frame_equal(made, task)
+    assert task["doc_id"].is_unique
+    assert len(task) == card["last_word_items"] >= 350
+    whole = heldout.set_index("doc_id")["text"]
+    assert all(text in whole[name] for name, text in zip(task["doc_id"], task["text"], strict=True))
+    before, words = zip(*(text.rsplit(" ", 1) for text in task["text"]), strict=True)
+    assert all(word in re.findall(r"\w+", text) for text, word in zip(before, words, strict=True))
+    lengths = [len(ids) for ids in documents.encode(tokenizer, task["text"])]
+    assert min(lengths) >= 30
+    assert max(lengths) <= 127
+
+
+def test_no_item_of_the_task_is_near_a_calibration_passage(tokenizer: Tokenizer) -> None:
+    items, calibration = (
+        [set(documents.gram_set(ids)) for ids in documents.encode(tokenizer, frame["text"])]
+        for frame in (
+            pd.read_parquet(DEMO / f"{name}.parquet") for name in ("last_word", "calibration")
+        )
+    )
+    known = set().union(*calibration)
+    assert max(len(item & known) / len(item) for item in items) <= 0.1
 
 
 # Product

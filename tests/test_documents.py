@@ -75,6 +75,13 @@ def test_empty_documents_are_dropped_and_counted_and_ids_stay(tmp_path: Path) ->
     assert table.frame["doc_id"].tolist() == ["a.jsonl#1", "a.jsonl#4"]
 
 
+def test_empty_documents_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    values = [{"text": ""}, {"text": "a"}, {"text": " \n"}, {"text": None}]
+    table = read_documents(write_jsonl(tmp_path / "a.jsonl", values), "text", keep_empty=True)
+    assert table.dropped_empty == 0
+    assert table.frame["text"].tolist() == ["", "a", " \n", ""]
+
+
 def test_ready_tokens_are_carried_along(tmp_path: Path) -> None:
     file = write_frame(tmp_path / "a.parquet", token_ids=[[1, 2], [3]], tokenizer_sha256=["f", "f"])
     frame = read_documents(file, "text").frame

@@ -24,6 +24,7 @@ def project(
     calibration = tmp_path / "calibration.txt"
     calibration.write_text("a")
     Path("config.yaml").write_text((ROOT / "config.yaml").read_text())
+    Path("resources").symlink_to(ROOT / "resources")
     Path("study.yaml").write_text(
         f"study: local\nmodels: {{m: {{source: 'path:{llama_directory}'}}}}\n"
         f"documents: {{name: d, source: 'path:{documents}', n: 20, length: 32}}\n"
@@ -43,6 +44,7 @@ def load(**overrides: Any) -> Study:
 def changed(before: Paths, after: Paths) -> set[str]:
     """Names of the keyed parts that differ."""
     names = ("models", "documents", "tokens", "calibration", "methods", "scores", "residuals")
+    names += ("evaluation_documents", "evaluation")
     return {name for name in names if getattr(before, name) != getattr(after, name)}
 
 
@@ -97,6 +99,19 @@ def test_calibration_changes_the_methods_that_use_it(project: Any) -> None:
     assert after.methods["b"] == before.methods["b"]
 
 
+def test_evaluation_settings_change_the_keys_of_their_set(project: tuple[Path, Path]) -> None:
+    windows = {"kind": "windows", "source": f"path:{project[1]}"}
+    before = paths_of(load(evaluation={"e": windows}))
+    assert changed(paths_of(load()), before) == {"evaluation_documents", "evaluation"}
+    for change in ({"n": 1}, {"length": 8}, {"join": " "}):
+        assert changed(before, paths_of(load(evaluation={"e": windows | change}))) == {"evaluation"}
+    both = {"evaluation_documents", "evaluation"}
+    for change in ({"kind": "last_word"}, {"text_column": "body"}):
+        assert changed(before, paths_of(load(evaluation={"e": windows | change}))) == both
+    project[1].write_text('{"text": "other"}\n')
+    assert changed(before, paths_of(load(evaluation={"e": windows}))) >= both
+
+
 def test_one_method_more_leaves_the_others_keys(project: Any) -> None:
     before = paths_of(load())
     methods = {name: m.model_dump() for name, m in load().methods.items()}
@@ -148,14 +163,20 @@ def test_paths_are_those_of_the_layout(project: Any) -> None:
     assert paths.shared("scores", model="m", method="full") == (
         f"results/models/{model}/scores/{paths.tokens}/{paths.scores['full']}.parquet"
     )
+    evaluated = paths_of(load(evaluation={"e": {"kind": "windows", "source": "demo"}}))
+    assert evaluated.shared("evaluation_scores", model="m", method="a", evaluation="e") == (
+        f"results/models/{model}/evaluation/{evaluated.evaluation['e']}/{paths.scores['a']}.parquet"
+    )
+    assert evaluated.plain_name(evaluated.evaluation["e"]) == "e"
     assert paths.result("claims.csv") == "results/local/claims.csv"
     assert paths.result("errors.parquet", "m") == "results/local/m/errors.parquet"
     assert pattern("model") == "results/models/{model}/model.json"
 
 
 def test_every_path_of_a_study_is_one_file_only(project: Any) -> None:
-    paths = paths_of(load())
-    made = [paths.shared(kind, model="m", method="a", calibration="c") for kind in SHARED]
+    paths = paths_of(load(evaluation={"e": {"kind": "windows", "source": "demo"}}))
+    names = {"model": "m", "method": "a", "calibration": "c", "evaluation": "e"}
+    made = [paths.shared(kind, **names) for kind in SHARED]
     assert len(set(made)) == len(made)
 
 
