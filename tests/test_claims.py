@@ -1,6 +1,8 @@
 """The claims file, how it is checked, and the verdicts."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from lowbit.analysis.tables import by_document, methods_from_config
 from lowbit.claims.judging import Study, judge, judge_direction, judge_figure, repository
 from lowbit.claims.paper import read_paper
 from lowbit.claims.report import claims_markdown, verdict_counts
+from lowbit.claims.results import MADE_BY
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
 from lowbit.errors import InputError
 
@@ -233,8 +236,8 @@ def test_known_effects_are_reproduced_on_the_synthetic_study():
     ]
     assert set(directions.loc[known, "verdict"]) == {"reproduced"}
     assert directions.loc["topics", "verdict"] == "not run (no stage yet)"
-    assert (
-        directions.loc["gates_recover", "verdict"] == "not run (this study has no table patching)"
+    assert directions.loc["gates_recover", "verdict"] == (
+        "not run (this study has no table patching: write mechanisms.patch: [upper])"
     )
     assert directions.loc["long_tail", "verdict"].startswith("not run (no document of D_large")
     row = directions.loc["residual_predicts_error"]
@@ -402,3 +405,13 @@ def test_markdown_counts_and_escapes(tmp_path):
     assert "not run (Qwen is not in this study): 1 of `predicts`" in text
     assert verdict_counts(claims) == {"reproduced": 1, "differs": 0, "not run": 1}
     assert isinstance(claims, pd.DataFrame)
+
+
+def test_every_table_of_an_optional_stage_says_what_makes_it() -> None:
+    """A rule that adds one to `CLAIM_TABLES` adds a line to `MADE_BY`."""
+    rules = "".join(path.read_text() for path in sorted(Path("rules").glob("*.smk")))
+    added = re.findall(r"CLAIM_TABLES\.\w+\(([^)]*)\)", rules)
+    tables = {Path(name).stem for each in added for name in re.findall(r'"([^"]+)"', each)}
+    assert tables == set(MADE_BY)
+    made = re.findall(r"the rule (\w+) makes it", " ".join(MADE_BY.values()))
+    assert all(f"rule {name}:" in rules for name in made)

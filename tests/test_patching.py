@@ -308,7 +308,8 @@ def test_opposite_shares_differ(results):
 
 
 def test_a_study_without_patching_is_not_run(results):
-    assert set(directions(results)["verdict"]) == {"not run (this study has no table patching)"}
+    told = "not run (this study has no table patching: write mechanisms.patch: [upper])"
+    assert set(directions(results)["verdict"]) == {told}
 
 
 def test_roles_ways_and_methods_that_are_not_there_are_not_run(results):

@@ -28,6 +28,17 @@ from lowbit.analysis.tables import (
     norms_by_document,
 )
 
+MADE_BY = {
+    "early_exit": "the rule trace_layers makes it",
+    "mlp_differences": "the rule trace_layers makes it",
+    "outlier_dimensions": "the rule analyze_residuals makes it",
+    "predictions": "the rule predict makes it",
+    "patching": "write mechanisms.patch: [upper]",
+    "perturbation_scores": "write a section perturbation",
+    "simulation_scores": "write a section simulation",
+}
+"""Tables of optional stages -> the rule, or what to write into the config, that makes them."""
+
 
 class NotMeasured(Exception):
     """A statistic does not exist for this model and these methods; the message says why."""
@@ -92,7 +103,7 @@ class ModelResults:
     def table(self, name: str) -> pd.DataFrame:
         """Table of an optional stage; `NotMeasured` if the study does not run that stage."""
         if name not in self.tables:
-            raise NotMeasured(f"this study has no table {name}")
+            raise NotMeasured(f"this study has no table {name}: {MADE_BY[name]}")
         return self.tables[name]
 
     def method(self, name: str) -> Method:
