@@ -55,13 +55,15 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.engine.engine import Engine
+    from lowbit.engine.roles import ROLES
     from lowbit.experiments.conditions import list_conditions
     from lowbit.inputs.tokens import read_tokens
 
     engine = Engine.open(arguments.model, arguments.settings)
     doc_ids, token_ids = read_tokens(arguments.tokens)
     sets = pd.read_parquet(arguments.sets)
-    conditions = list_conditions(len(engine.decoder), arguments.patch)
+    absent = set(ROLES) - engine.decoder.roles
+    conditions = list_conditions(len(engine.decoder), arguments.patch, absent)
     gates: dict[str, dict[str, float]] = {}
     tables = []
     for method in arguments.methods:
@@ -146,7 +148,7 @@ def condition_table(
     table = documents.assign(**values)
     if str(condition) in nll:
         return table
-    absent = {"kind": NONE, "doc_id": None, "note": f"this architecture has no {condition.needs}"}
+    absent = {"kind": NONE, "doc_id": None, "note": condition.absence}
     return table.drop_duplicates("set").assign(
         **absent, nll_full=float("nan"), nll_quantized=float("nan")
     )

@@ -24,6 +24,7 @@ SHARES = {
     "mlp_in": 0.8,
     "residual_mid": 0.95,
     "residual_out": 1.0,
+    "mlp_out": 0.85,
     GATE_INPUT: 0.65,
     GATE_PROJECTION: 0.05,
 }
@@ -56,7 +57,7 @@ def make_patching(
         chosen = sets[(sets["method"] == (sets_of or method)) & (sets["set"] != "duplicate")]
         documents = chosen[["doc_id", "set"]].merge(errors[errors["method"] == method], on="doc_id")
         spread = rng.uniform(0.8, 1.2, len(documents))
-        for condition in list_conditions(blocks, patch):
+        for condition in list_conditions(blocks, patch, absent):
             count = condition.last - condition.first + 1
             share = shares.get(condition.role, (count / blocks) ** 2)
             if condition.layers not in (UPPER, LAST):
@@ -81,8 +82,8 @@ def make_patching(
                 }
             )
             if condition.needs in absent:
-                reason = f"this architecture has no {condition.needs}"
-                rows = rows.drop_duplicates("set").assign(kind=NONE, doc_id=None, note=reason)
+                rows = rows.drop_duplicates("set")
+                rows = rows.assign(kind=NONE, doc_id=None, note=condition.absence)
                 rows[["nll", "nll_full", "nll_quantized"]] = np.nan
             parts.append(rows)
     assert shares.keys() & {ALL_WEIGHTS} == set()

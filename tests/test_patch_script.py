@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
+from mechanism_inputs import quantized_layers
 from tiny_models import build, token_ids
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ from lowbit.experiments.conditions import (
     papers_last,
 )
 from lowbit.files import read_json, sha256, write_json
+from lowbit.quantization.experts import separate_experts
 from lowbit.quantization.quantized import QuantizedLayer, describe, unfolded, write_quantized
 from lowbit.quantizers import rtn
 
@@ -132,6 +134,11 @@ def run_patch(folder: Path, *ways: str, method: str = "rtn2", **settings: object
     return pd.read_parquet(folder / "patching.parquet")
 
 
+def experts_method(model: nn.Module) -> tuple[dict[str, QuantizedLayer], dict[str, Tensor]]:
+    """Round all linear layers of the blocks to 2 bits, those of every expert included."""
+    return quantized_layers(model, bits=2), {}
+
+
 def restored(model: nn.Module, layers: dict[str, QuantizedLayer]) -> nn.Module:
     """The quantized model with its scales taken out again: the same function, on full's scales."""
     quantized = copy.deepcopy(model)
@@ -202,7 +209,13 @@ Method = Callable[[nn.Module], tuple[dict[str, QuantizedLayer], dict[str, Tensor
 
 @pytest.mark.parametrize(
     ("architecture", "method"),
-    [("llama", plain_method), ("llama", scaled_method), ("opt", plain_method)],
+    [
+        ("llama", plain_method),
+        ("llama", scaled_method),
+        ("opt", plain_method),
+        ("qwen3-moe", experts_method),
+        ("glm4-moe", experts_method),
+    ],
 )
 def test_every_condition_equals_plain_hooks(
     tmp_path: Path, architecture: str, method: Method
@@ -212,12 +225,14 @@ def test_every_condition_equals_plain_hooks(
     write_inputs(tmp_path, model, "rtn2")
     write_method(tmp_path, layers, replaced)
     table = run_patch(tmp_path, UPPER, SINGLE, SUFFIX)
+    model = separate_experts(model)  # so that plain hooks and copies reach every expert
     quantized = restored(model, layers)
     run = table[table["kind"] != NONE]
     ids = [f"d{row}" for row in ORDER]
     assert list(run["doc_id"]) == ids * (len(run) // len(ids))
     assert set(run.loc[run["set"] == "large", "doc_id"]) == set(LARGE)
-    tolerance = 2e-5 if replaced else 5e-6
+    experts = architecture.endswith("moe")
+    tolerance = 2e-5 if replaced or experts else 5e-6
     keys = ["kind", "role", "layers", "first_block", "last_block"]
     for key, rows in run.groupby(keys, sort=False):
         *names, first, last = key
@@ -227,20 +242,22 @@ def test_every_condition_equals_plain_hooks(
         np.testing.assert_allclose(rows["nll_quantized"], token_nll(quantized)[ORDER], atol=2e-5)
     conditions = list_conditions(BLOCKS, [UPPER, SINGLE, SUFFIX])
     absent = table[table["kind"] == NONE]
-    gates = {"mlp_gate": 7, "mlp_gate_in": 1, "gate_projection": 1}
+    missing = {"mlp_gate": 7, "mlp_gate_in": 1, "gate_projection": 1}
+    notes = {f"this architecture has no {role}" for role in ("mlp_gate", "mlp_gate_in")}
+    if experts:
+        missing |= {"mlp_down": 7, "mlp_up": 7}
+        notes.add("this architecture has no mlp_down; mlp_out is patched in its place")
+        notes.add("this architecture has no mlp_up")
     if architecture == "llama":
         assert absent.empty
         assert len(run) == len(conditions) * len(ids)
     else:
-        assert absent.groupby("role").size().to_dict() == {
-            role: 2 * count for role, count in gates.items()
-        }
+        expected = {role: 2 * count for role, count in missing.items()}
+        assert absent.groupby("role").size().to_dict() == expected
         assert absent["doc_id"].isna().all()
         assert absent["nll"].isna().all()
-        assert set(absent["note"]) == {
-            "this architecture has no mlp_gate",
-            "this architecture has no mlp_gate_in",
-        }
+        assert set(absent["note"]) == notes
+    assert (run["role"] == "mlp_out").sum() == (7 * len(ids) if experts else 0)
     gates = read_json(tmp_path / "gates.json")
     assert gates["rtn2"]["full_patch"] == 0.0
     assert (gates["rtn2"]["donor_shift"] > 0) == bool(replaced)

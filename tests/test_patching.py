@@ -184,8 +184,11 @@ def test_few_documents_have_no_interval():
 
 def test_the_table_finds_the_planted_shares(shares):
     upper = shares[(shares["layers"] == "upper") & (shares["set"] == "large")]
+    assert "mlp_out" not in set(upper["role"])  # it is h_down
     for role, share in SHARES.items():
         rows = upper[upper["role"] == role]
+        if role == "mlp_out":
+            continue
         assert list(rows["method"]) == THREE
         np.testing.assert_allclose(rows["share"], share, atol=0.07 * abs(share) + 1e-9)
         assert (rows["share_low"] <= rows["share"]).all()
@@ -217,6 +220,44 @@ def test_what_the_architecture_does_not_have_is_a_row_with_its_reason(results):
     text = patching_markdown(table, NO_PAPER, "m", 0.95)
     assert "| h_gate |" not in text
     assert "Not run: this architecture has no mlp_gate; this architecture has no mlp_g" in text
+
+
+EXPERTS = ("mlp_down", "mlp_gate", "mlp_up", "mlp_gate_in")
+"""Roles that a mixture of experts does not have."""
+
+
+def test_with_experts_the_mlp_is_patched_as_a_whole(results):
+    found = patched(results, patch=("upper", "single"), absent=EXPERTS)
+    table = table_of(found, found.tables["patching"])
+    down = table[(table["role"] == "mlp_down") & (table["kind"] == "none")]
+    told = "this architecture has no mlp_down; mlp_out is patched in its place"
+    assert set(down["note"]) == {told}
+    text = patching_markdown(table, NO_PAPER, "m", 0.95)
+    shown = cells(text, "Share restored on D_large")
+    assert shown["method"] == ["n", "h_attn", "mlp_out", "h", "r", "last block"]
+    assert shown["nf3"][2].startswith("0.8")
+    assert "- **mlp_out**: what all experts of the MLP give together" in text
+    assert "the output of all experts (mlp_out) restores most" in patching_answer(table, "m")
+    claims = directions(found)
+    row = claims.loc["mlp_output_recovers"]
+    assert row["verdict"] == "reproduced"
+    assert row["measured"] == pytest.approx(SHARES["mlp_out"], abs=0.05)
+    assert row["detail"].startswith("mlp_out in place of mlp_down; 3 methods")
+    assert claims["verdict"]["gates_recover"] == "not run (this architecture has no mlp_gate)"
+    methods = methods_from_config(METHODS)
+    assert "Of the module outputs, output of all experts (mlp_out)" in texts(
+        figures.share_by_role(table, methods)
+    )
+    maps = figures.share_by_block(table, methods, "single")
+    labels = [label.get_text() for label in maps.axes[0].get_yticklabels()]
+    assert "output of all experts (mlp_out)" in labels
+    assert not any("h_down" in label for label in labels)
+
+
+def test_without_experts_nothing_is_said_of_them(shares):
+    text = patching_markdown(shares, NO_PAPER, "m", 0.95)
+    assert "mlp_out" not in text
+    assert "of attention;\n- **h**" in text
 
 
 def cells(text: str, title: str) -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """Statistics of the claims about patching: shares restored, and perplexities after patching.
 
 The option `condition` (and `other`) names one by `kind` and `role`; its blocks are the upper half,
-or for `all` weights the paper's share of last blocks (7 of 40). Shares are means over methods, on
-the D_large that each was patched on.
+or for `all` weights the paper's share of last blocks (7 of 40). With a mixture of experts, what
+they give together (`mlp_out`) stands for `mlp_down`. Shares are means over methods, on the D_large
+that each was patched on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,17 @@ import numpy as np
 from lowbit.analysis.mechanisms.patching import NO_GAP, PatchedSet, patched_sets
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, on_other_sets
-from lowbit.experiments.conditions import ALL_WEIGHTS, LAST, NONE, UPPER, name_last, papers_last
+from lowbit.experiments.conditions import (
+    ALL_WEIGHTS,
+    LAST,
+    MLP_DOWN,
+    MLP_OUT,
+    NONE,
+    PATCH,
+    UPPER,
+    name_last,
+    papers_last,
+)
 
 TABLE = "patching"
 """Name of the stage's table: patching.parquet."""
@@ -89,6 +100,8 @@ def _place(results: ModelResults, patched: PatchedSet, condition: Mapping[str, A
     last = _last(patched) if role == ALL_WEIGHTS else None
     layers = UPPER if last is None else LAST
     place = patched.place(kind, role, layers, last)
+    if place is None and role == MLP_DOWN:
+        place = patched.place(kind, MLP_OUT, layers)
     if place is not None:
         return place
     rows = results.table(TABLE)
@@ -104,7 +117,9 @@ def _last(patched: PatchedSet) -> int:
 
 
 def _blocks_detail(patched: PatchedSet, condition: Mapping[str, Any]) -> str:
-    """Say how many blocks the weights of the last are of: the model's depth decides."""
+    """Say what of a condition the model decides: how many last blocks, or what is patched."""
+    if condition["role"] == MLP_DOWN and patched.place(PATCH, MLP_DOWN, UPPER) is None:
+        return f"{MLP_OUT} in place of {MLP_DOWN}"
     if condition["role"] != ALL_WEIGHTS:
         return ""
     return name_last(_last(patched), int(patched.conditions["last_block"].max()))

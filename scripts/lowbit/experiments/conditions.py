@@ -5,7 +5,7 @@ full-precision model's, or weights put back into full precision, in consecutive 
 needs PyTorch: the tables and figures name conditions in the same words.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 PATCH, WEIGHTS, NONE = "patch", "weights", "none"
@@ -14,11 +14,14 @@ PATCH, WEIGHTS, NONE = "patch", "weights", "none"
 UPPER, SINGLE, SUFFIX, LAST = "upper", "single", "suffix", "last"
 """Blocks: the upper half; each alone; each and all after it; the last k."""
 
-MODULE_OUTPUTS = ("mlp_down", "mlp_gate", "mlp_up", "attn_out")
+PAPERS_OUTPUTS = ("mlp_down", "mlp_gate", "mlp_up", "attn_out")
 """The paper's h_down, h_gate (after its activation function), h_up and h_attn."""
+MLP_DOWN, MLP_OUT = "mlp_down", "mlp_out"
+"""A mixture of experts has no one h_down; what the experts give together takes its place."""
+MODULE_OUTPUTS = (*PAPERS_OUTPUTS, MLP_OUT)
 RESIDUAL_STREAM = ("residual_mid", "residual_out")
 """Once it is overwritten nothing of what came before is left: only the last block counts."""
-PATCHED = (*MODULE_OUTPUTS, "mlp_in", *RESIDUAL_STREAM)
+PATCHED = (*PAPERS_OUTPUTS, "mlp_in", *RESIDUAL_STREAM)
 GATE_INPUT = "mlp_gate_in"
 """Role of the follow-up: what the gate projection alone reads."""
 GATE_PROJECTION, ALL_WEIGHTS = "gate_projection", "all"
@@ -58,6 +61,12 @@ class Condition:
             return self.role
         return GATE_INPUT if self.role == GATE_PROJECTION else None
 
+    @property
+    def absence(self) -> str:
+        """What to say where the role that it needs is absent."""
+        instead = f"; {MLP_OUT} is patched in its place" if self.needs == MLP_DOWN else ""
+        return f"this architecture has no {self.needs}{instead}"
+
     def __str__(self) -> str:
         """What is changed and where; conditions of the same effect have the same name."""
         return f"{self.kind} {self.role} in blocks {min(self.blocks) + 1} to {self.last + 1}"
@@ -73,22 +82,26 @@ class Condition:
         return self.role == ALL_WEIGHTS and (self.first, self.last) == (0, blocks - 1)
 
 
-def list_conditions(blocks: int, patch: Iterable[str]) -> list[Condition]:
-    """List the conditions for a model of so many blocks.
+def list_conditions(
+    blocks: int, patch: Iterable[str], absent: Container[str] = ()
+) -> list[Condition]:
+    """List the conditions for a model of so many blocks, those that need an absent role included.
 
     Roles of the residual stream are patched in the upper half and block by block only: with all
     later blocks they would say the same for every first block.
 
     Args:
         patch: the config's `mechanisms.patch`, any of `upper`, `single`, `suffix`.
+        absent: roles that the model does not have.
     """
+    patched = (*PATCHED, MLP_OUT) if MLP_DOWN in absent else PATCHED
     end = blocks - 1
     upper = blocks // 2
     starts = {UPPER: [upper], SINGLE: range(blocks), SUFFIX: range(blocks)}
     found = [
         Condition(PATCH, role, layers, first, first if layers == SINGLE else end)
         for layers in dict.fromkeys(patch)
-        for role in PATCHED
+        for role in patched
         if not (layers == SUFFIX and role in RESIDUAL_STREAM)
         for first in starts[layers]
     ]

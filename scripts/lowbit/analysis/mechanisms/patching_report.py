@@ -14,6 +14,7 @@ from lowbit.experiments.conditions import (
     GATE_INPUT,
     GATE_PROJECTION,
     LAST,
+    MLP_OUT,
     MODULE_OUTPUTS,
     NONE,
     PATCH,
@@ -36,6 +37,7 @@ ROLE_NAMES = {
     "mlp_gate": "gate activation (h_gate)",
     "mlp_up": "up projection (h_up)",
     "attn_out": "attention output (h_attn)",
+    "mlp_out": "output of all experts (mlp_out)",
     "mlp_in": "MLP input after its norm (h)",
     "residual_mid": "residual after attention (r)",
     "residual_out": "residual after block (z)",
@@ -50,8 +52,8 @@ full-precision model computes on the same tokens:
 
 - **h_down**, **h_gate**, **h_up**, **h_attn**: outputs of the MLP, of its gate after the activation
   function, of its up projection, and of attention;
-- **h**: what the MLP reads, after its norm; **gate inputs**: the same, but for the gate projection
-  alone;
+{experts}- **h**: what the MLP reads, after its norm; **gate inputs**: the same, but for the gate
+  projection alone;
 - **r**: the residual stream after attention; what is left of quantization is the last block's MLP.
 
 Or weights are put back into full precision: those of the gate projections in these blocks (**gate
@@ -60,6 +62,12 @@ weights**), or all of the {named} (**{title}**; the paper: 7 of 40).
 The share restored is that of the rise in log perplexity that quantization costs on these documents:
 1 is all, 0 nothing, below 0 is harm. Brackets: {confidence:g} % bootstrap intervals over documents.
 “{no_gap}”: the interval of that rise includes 0. All conditions: `patching.csv`.
+"""
+
+
+EXPERTS = """\
+- **mlp_out**: what all experts of the MLP give together, in place of h_down, which a mixture of
+  experts does not have;
 """
 
 
@@ -88,6 +96,7 @@ def patching_markdown(
     count = papers_last(blocks)
     head = HEAD.format(
         model=model,
+        experts=EXPERTS if MLP_OUT in set(run["role"]) else "",
         first=blocks // 2 + 1,
         last=blocks,
         named=name_last(count, blocks),
@@ -117,7 +126,7 @@ def patching_markdown(
 def _columns(count: int) -> list[Column]:
     """The paper's columns, then what it does not have or has in its text."""
     roles = {"h_down": "mlp_down", "h_gate": "mlp_gate", "h_up": "mlp_up", "h_attn": "attn_out"}
-    roles |= {"h": "mlp_in", "r": "residual_mid", "gate inputs": GATE_INPUT}
+    roles |= {"mlp_out": MLP_OUT, "h": "mlp_in", "r": "residual_mid", "gate inputs": GATE_INPUT}
     return [
         *(Column(title, PATCH, role, UPPER) for title, role in roles.items()),
         Column("gate weights", WEIGHTS, GATE_PROJECTION, UPPER),
