@@ -48,6 +48,10 @@ if STUDY.simulation:
 
     include: "rules/simulate.smk"
 
+if STUDY.downstream:
+
+    include: "rules/downstream.smk"
+
 include: "rules/claims.smk"
 include: "rules/report.smk"
 

@@ -27,12 +27,14 @@ from pydantic import (
 )
 from pydantic.json_schema import GenerateJsonSchema
 
+from lowbit.downstream.buckets import MINIMUM_ITEMS
 from lowbit.errors import InputError
 from lowbit.experiments.simulation_settings import SETTING, TRANSFORMS, UNQUANTIZED
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from study.messages import Key, explain, line_of
 from study.methods import AnyMethod, Method
+from study.task_files import HARNESS_TASKS, TASK_FILES, TaskFile, task_file
 
 DEMO_MODEL = Path("resources/demo/model")
 """Directory of the embedded model, relative to the repository root."""
@@ -71,6 +73,16 @@ def _check_study_name(name: str) -> str:
     if name in RESULT_FOLDERS:
         raise ValueError(f"would be mixed up with the folder results/{name}; choose another name")
     return name
+
+
+def _check_task(task: str) -> str:
+    known = (*TASK_FILES, *HARNESS_TASKS)
+    if task not in known and not task.endswith((".yaml", ".yml")):
+        raise ValueError(
+            f"is {task!r}; write {', '.join(known)} or the path of a task file of "
+            "lm-evaluation-harness (.yaml)"
+        )
+    return task
 
 
 def _check_source(source: str, kinds: Mapping) -> str:
@@ -369,6 +381,25 @@ class Simulation(BaseModel):
     """Of the grid; without it all."""
 
 
+class Benchmark(BaseModel):
+    """Questions that full and quantized models answer, through lm-evaluation-harness."""
+
+    model_config = _settings({"task": "popqa", "shots": 15})
+
+    task: Annotated[str, AfterValidator(_check_task)]
+    """`popqa`, `mmlu`, or the path of a task file (.yaml) of lm-evaluation-harness."""
+    shots: Annotated[int, Field(ge=0)]
+    """Examples in the prompt, before each question."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Items, drawn with the seed, of the task (of each of MMLU's 57 subjects); without it all."""
+    methods: Annotated[list[Name], Field(min_length=1)] | None = None
+    """The methods that answer beside `full`; without it all."""
+
+    def task_file(self) -> TaskFile | None:
+        """What the task's file says; None where the harness has the task itself."""
+        return task_file(self.task)
+
+
 class Study(BaseModel):
     """One study: models x methods x documents x analyses."""
 
@@ -410,6 +441,8 @@ class Study(BaseModel):
     """Without it nothing is perturbed."""
     simulation: Simulation | None = None
     """Without it nothing is simulated."""
+    downstream: dict[Name, Benchmark] = Field(default_factory=dict)
+    """Tasks that the models are tried on, by name. Without it none."""
 
     @field_validator("errors")
     @classmethod
@@ -504,6 +537,25 @@ class Study(BaseModel):
         if simulation and documents:
             _check_documents(simulation.documents, documents.n)
         return simulation
+
+    @field_validator("downstream")
+    @classmethod
+    def _downstream_methods_exist(
+        cls, downstream: dict[str, Benchmark], info: ValidationInfo
+    ) -> dict[str, Benchmark]:
+        methods = info.data.get("methods")
+        for name, benchmark in downstream.items():
+            for method in benchmark.methods or []:
+                if methods and method not in methods:
+                    raise ValueError(
+                        f"{name}.methods has {method!r}, which is no method of this study; write "
+                        f"some of {', '.join(methods)} ({FULL} always answers)"
+                    )
+        return downstream
+
+    def downstream_methods(self, name: str) -> list[str]:
+        """The methods that answer the questions of a downstream task, `full` first."""
+        return [FULL, *dict.fromkeys(self.downstream[name].methods or self.methods)]
 
     def mechanism_methods(self) -> list[str]:
         """The methods that are looked at inside the model."""
@@ -638,6 +690,7 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             document_sources.document_files(locate())
         except InputError as error:
             yield (*key, "source"), f"cannot be used: {error}"
+    yield from _check_task_files(study)
     for name in study.models:
         try:
             directory = study.model_directory(name)
@@ -666,6 +719,22 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             problem = _group_problem(settings, linears)
             if problem:
                 yield ("methods", method, "group_size"), f"{problem} of model {name}"
+
+
+def _check_task_files(study: Study) -> Iterator[tuple[Key, str]]:
+    """Yield `(key, problem)` for task files that cannot be used as the config asks."""
+    for name, benchmark in study.downstream.items():
+        try:
+            file = benchmark.task_file()
+        except InputError as error:
+            yield ("downstream", name, "task"), f"cannot be used: {error}"
+            continue
+        limit = benchmark.limit
+        if limit and file and file.popularity and limit < MINIMUM_ITEMS:
+            yield (
+                ("downstream", name, "limit"),
+                f"is {limit}, too few for buckets by popularity; write {MINIMUM_ITEMS} or more",
+            )
 
 
 def _group_problem(method: Method, linears: list[tuple[str, int, int]]) -> str | None:

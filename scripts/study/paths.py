@@ -22,7 +22,7 @@ from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import find_source
 from lowbit.quantization.published.description import checkpoint_files
-from study.config import FULL, Calibration, Documents, Evaluation, Study
+from study.config import FULL, Benchmark, Calibration, Documents, Evaluation, Study
 from study.methods import Published
 
 RESULTS = "results"
@@ -44,6 +44,8 @@ SHARED = MappingProxyType(
         "scores": "models/{model}/scores/{tokens}/{scores}.parquet",
         "residuals": "models/{model}/residuals/{residuals}/residuals.parquet",
         "residual_dimensions": "models/{model}/residuals/{residuals}/dimensions.parquet",
+        "answers": "models/{model}/downstream/{downstream}/{scores}.parquet",
+        "answers_record": "models/{model}/downstream/{downstream}/{scores}.json",
     }
 )
 """Files that studies share, as patterns below `results/`; each wildcard holds a `<name>-<key>`."""
@@ -84,6 +86,8 @@ class Paths:
     """Method name, `full` first -> `<name>-<key>` of its scores; over weights and engine."""
     residuals: str
     """`<documents name>-<key>`; over tokens and engine."""
+    downstream: Mapping[str, str]
+    """Downstream task -> `<name>-<key>`; over its files, shots, limit and seed."""
 
     def shared(
         self,
@@ -92,6 +96,7 @@ class Paths:
         method: str = "",
         calibration: str = "",
         evaluation: str = "",
+        downstream: str = "",
     ) -> str:
         """Path of a shared file (a key of `SHARED`) for plain names.
 
@@ -109,6 +114,8 @@ class Paths:
             wildcards["calibration"] = self.calibration[calibration]
         if evaluation:
             wildcards["evaluation"] = self.evaluation[evaluation]
+        if downstream:
+            wildcards["downstream"] = self.downstream[downstream]
         if method:
             wildcards["scores"] = self.scores[method]
         if method != FULL and method:
@@ -133,6 +140,7 @@ class Paths:
             *self.calibration.values(),
             *self.evaluation_documents.values(),
             *self.evaluation.values(),
+            *self.downstream.values(),
             *(self.documents, self.tokens, self.residuals),
         }
         if keyed not in current:
@@ -176,6 +184,15 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         for name, method in study.methods.items()
         if isinstance(method, Published)
     }
+    downstream = {
+        name: _keyed(
+            name,
+            fingerprints.of_task(benchmark),
+            benchmark.model_dump(include={"shots", "limit"}),
+            {"seed": study.seed},
+        )
+        for name, benchmark in study.downstream.items()
+    }
     fingerprints.save()
 
     engine = study.engine.model_dump()
@@ -203,6 +220,7 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         methods=methods,
         scores={name: _keyed(name, keyed, numeric) for name, keyed in scored.items()},
         residuals=_keyed(study.documents.name, tokens, engine),
+        downstream=downstream,
     )
 
 
@@ -270,6 +288,11 @@ class Fingerprints:
         folder = path if path.is_dir() else path.parent
         files = document_sources.document_files(path)
         return self.of_files(folder, [file.relative_to(folder).as_posix() for file in files])
+
+    def of_task(self, benchmark: Benchmark) -> Any:
+        """Hashes of a task's files, or the name of a task of the harness itself."""
+        file = benchmark.task_file()
+        return benchmark.task if file is None else [self.of_file(path) for path in file.files]
 
     def of_files(self, folder: Path, names: Iterable[str]) -> dict[str, str]:
         """Name -> SHA-256."""

@@ -54,6 +54,18 @@ def block_parameters(decoder: Decoder, stream: Stream, index: int) -> dict[str, 
     return dict(decoder.blocks[index].named_parameters()) | dict(stream.parameters(index))
 
 
+@torch.no_grad()
+def put_into_model(decoder: Decoder, stream: Stream) -> None:
+    """Overwrite the model's own weights with a stream's, so that its plain forward is the stream's.
+
+    For those who need a whole model, such as text generation; the full-precision weights are gone.
+    """
+    for index, block in enumerate(decoder.blocks):
+        own = block.state_dict()
+        for name, tensor in stream.parameters(index).items():
+            own[name].copy_(tensor)
+
+
 def folded_stream(
     name: str, record: Path, decoder: Decoder, full: Stream, resident: bool
 ) -> Stream | None:

@@ -1,0 +1,134 @@
+"""Downstream tasks: one job per model, method and task, through lm-evaluation-harness.
+
+Answers depend on no document of the study, so they are shared by all studies, as weights are.
+"""
+
+ANSWERED = [
+    (name, method) for name in STUDY.downstream for method in STUDY.downstream_methods(name)
+]
+"""Every task with every method that answers it."""
+TASK_OF = {name: benchmark.task_file() for name, benchmark in STUDY.downstream.items()}
+"""Name of a task in the config -> its file; None where the harness has it."""
+BY_POPULARITY = any(file and file.popularity for file in TASK_OF.values())
+
+CLAIM_TABLES.append("downstream.parquet")
+
+
+def of_method(kind):
+    """Input function: a file of the method in `{scores}`, none for the unquantized model."""
+
+    def find(wildcards):
+        method, model = PATHS.plain_name(wildcards.scores), PATHS.plain_name(wildcards.model)
+        return [] if method == FULL else PATHS.shared(kind, model, method)
+
+    return find
+
+
+def task_options(keyed):
+    """Options that say what is asked, in the config's words."""
+    name = PATHS.plain_name(keyed)
+    benchmark, file = STUDY.downstream[name], TASK_OF[name]
+    limit = f"--limit {benchmark.limit}" if benchmark.limit else ""
+    task = benchmark.task if file is None else file.path
+    return f"--name {name} --task {shlex.quote(str(task))} --shots {benchmark.shots} {limit}"
+
+
+def task_code(keyed):
+    """Digest of the script and of what the task's file names functions of."""
+    file = TASK_OF[PATHS.plain_name(keyed)]
+    return code("downstream.py", "lm_eval", *(file.modules if file else ()))
+
+
+rule answer:
+    input:
+        model=pattern("model"),
+        probe=pattern("probe"),
+        record=of_method("method_record"),
+        # Its content is in the record, as in the rule that scores.
+        weights=lambda w: ancient(of_method("weights")(w)),
+    output:
+        answers=pattern("answers"),
+        record=pattern("answers_record"),
+    log:
+        f"{SHARED}/logs/downstream/{{downstream}}/{{scores}}.log",
+    benchmark:
+        f"{SHARED}/benchmarks/downstream/{{downstream}}/{{scores}}.tsv"
+    wildcard_constraints:
+        downstream="[^/]+",
+        scores="[^/]+",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+    params:
+        code=lambda w: task_code(w.downstream),
+        task=lambda w: task_options(w.downstream),
+        method=lambda w, input: f"--method {PATHS.plain_name(w.scores)}"
+        + (f" --record {input.record}" if input.record else ""),
+        settings=as_json(STUDY.engine.model_dump(exclude={"mode"})),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("lm_eval")
+    message:
+        "Let {wildcards.model} ({wildcards.scores}) answer {wildcards.downstream}"
+    shell:
+        "python scripts/downstream.py --model {input.model} --probe {input.probe} {params.method} "
+        "{params.task} --settings {params.settings:q} {params.seed} --items {output.answers} "
+        "--output {output.record} 2>&1 | tee {log}"
+
+
+rule analyze_downstream:
+    input:
+        answers=lambda w: [PATHS.shared("answers", w.model, m, downstream=n) for n, m in ANSWERED],
+        records=lambda w: [
+            PATHS.shared("answers_record", w.model, m, downstream=n) for n, m in ANSWERED
+        ],
+    output:
+        answers=f"{TABLES}/downstream.parquet",
+        table=table("downstream", "Downstream"),
+        **({"popularity": table("popularity", "Downstream")} if BY_POPULARITY else {}),
+    log:
+        f"{TABLES}/logs/analyze_downstream.log",
+    benchmark:
+        f"{TABLES}/benchmarks/analyze_downstream.tsv"
+    params:
+        code=code("analyze_downstream.py", "analysis"),
+        answers=lambda w, input: as_json(
+            [
+                {"name": name, "method": method, "items": items, "record": record}
+                for (name, method), items, record in zip(ANSWERED, input.answers, input.records)
+            ]
+        ),
+        popularity=lambda w, output: f"--popularity {output.popularity}" if BY_POPULARITY else "",
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Tabulate what {wildcards.model} answered"
+    shell:
+        "python scripts/analyze_downstream.py --answers {params.answers:q} "
+        "--settings {params.settings:q} {params.seed} --output {output.answers} "
+        "--table {output.table} {params.popularity} 2>&1 | tee {log}"
+
+
+if BY_POPULARITY:
+
+    rule plot_downstream:
+        input:
+            f"{TABLES}/popularity.csv",
+        output:
+            figure("popularity", "Downstream"),
+        log:
+            f"{TABLES}/logs/plot_downstream.log",
+        benchmark:
+            f"{TABLES}/benchmarks/plot_downstream.tsv"
+        params:
+            code=code("plot_downstream.py", "analysis"),
+            methods=METHODS,
+        conda:
+            environment("analysis")
+        message:
+            "Draw what {wildcards.model} answered by popularity"
+        shell:
+            "python scripts/plot_downstream.py --table {input} --methods {params.methods:q} "
+            "--figure {output} 2>&1 | tee {log}"
