@@ -22,6 +22,7 @@ def project(tmp_path: Path, llama_source: Path, monkeypatch: pytest.MonkeyPatch)
     """A folder with the default config and small stand-ins for the embedded model and documents."""
     monkeypatch.chdir(tmp_path)
     Path("resources/demo").mkdir(parents=True)
+    Path("resources/tasks").symlink_to(ROOT / "resources" / "tasks")
     Path("resources/demo/model").symlink_to(llama_source)
     Path("resources/demo/documents.parquet").write_bytes(b"")
     Path("resources/demo/calibration.parquet").write_bytes(b"")
@@ -327,6 +328,26 @@ MISTAKES = {
     "a higher precision that is not higher": (
         "mechanisms: {mixed_precision: {base: rtn3, higher: rtn2, extra_bits: 0.25}}",
         ["mixed_precision.higher is rtn2 with 2 bits, the base has 3", "or full"],
+    ),
+    "a downstream task that is none": (
+        "downstream: {q: {task: triviaqa, shots: 5}}",
+        ["study.yaml:1: downstream.q.task is 'triviaqa'; write popqa, mmlu or the path of a task"],
+    ),
+    "a task file that is not there": (
+        "downstream: {q: {task: tasks/q.yaml, shots: 5}}",
+        ["study.yaml:1: downstream.q.task cannot be used: tasks/q.yaml does not exist; write"],
+    ),
+    "a downstream task without shots": (
+        "downstream: {q: {task: mmlu}}",
+        ["downstream.q.shots is missing", "`shots: 15`"],
+    ),
+    "too few items for buckets": (
+        "downstream: {q: {task: popqa, shots: 5, limit: 39}}",
+        ["study.yaml:1: downstream.q.limit is 39, too few for buckets by popularity; write 40"],
+    ),
+    "answers of a method that is not there": (
+        "downstream: {q: {task: mmlu, shots: 5, methods: [rtn9]}}",
+        ["downstream q.methods has 'rtn9', which is no method of this study; write some of gptq2"],
     ),
     "a key twice": ("seed: 1\nseed: 2", ["study.yaml:2: seed stands twice"]),
     "no mapping": ("- 1", ["study.yaml must be a mapping"]),

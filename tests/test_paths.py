@@ -69,6 +69,29 @@ def test_a_setting_changes_exactly_the_keys_of_what_reads_it(
     assert changed(paths_of(load()), paths_of(load(**overrides))) == expected
 
 
+def test_the_key_of_a_downstream_task_is_over_what_is_asked(project: Any) -> None:
+    Path("items.jsonl").write_text("{}\n")
+    text = "task: t\ndataset_kwargs: {data_files: items.jsonl}\n"
+    Path("task.yaml").write_text(text)
+
+    def key(shots: int = 3, **others: Any) -> str:
+        asked = {"task": "task.yaml", "shots": shots, **others}
+        return paths_of(load(downstream={"q": asked})).downstream["q"]
+
+    first = key()
+    assert key(methods=["a"]) == first
+    assert len({first, key(shots=4), key(limit=9)}) == 3
+    assert paths_of(load(seed=1, downstream={"q": {"task": "mmlu", "shots": 3}})).downstream != {
+        "q": paths_of(load(downstream={"q": {"task": "mmlu", "shots": 3}})).downstream["q"]
+    }
+    os.utime("items.jsonl")
+    assert key() == first
+    Path("items.jsonl").write_text("{} \n")
+    changed_data = key()
+    Path("task.yaml").write_text(text + "description: Answer.\n")
+    assert len({first, changed_data, key()}) == 3
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -174,8 +197,13 @@ def test_paths_are_those_of_the_layout(project: Any) -> None:
 
 
 def test_every_path_of_a_study_is_one_file_only(project: Any) -> None:
-    paths = paths_of(load(evaluation={"e": {"kind": "windows", "source": "demo"}}))
-    names = {"model": "m", "method": "a", "calibration": "c", "evaluation": "e"}
+    paths = paths_of(
+        load(
+            evaluation={"e": {"kind": "windows", "source": "demo"}},
+            downstream={"q": {"task": "mmlu", "shots": 5}},
+        )
+    )
+    names = {"model": "m", "method": "a", "calibration": "c", "evaluation": "e", "downstream": "q"}
     made = [paths.shared(kind, **names) for kind in SHARED]
     assert len(set(made)) == len(made)
 

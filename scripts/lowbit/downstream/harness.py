@@ -124,7 +124,8 @@ def load_task(source: str, name: str) -> LoadedTask:
         name: of the task in the config, for messages.
 
     Raises:
-        InputError: a column is missing that the task file uses, or one of its own checks fails.
+        InputError: the data set cannot be read, lacks a column that the task file uses, or fails
+            one of the task's own checks.
     """
     folder = Path(lm_eval.tasks.__file__).parent / source
     own = not Path(source).is_file()
@@ -137,6 +138,12 @@ def load_task(source: str, name: str) -> LoadedTask:
         ) from error
     except InputError as error:
         raise InputError(f"downstream.{name}.task: {source}: {error}") from error
+    except (ConnectionError, FileNotFoundError) as error:
+        raise InputError(
+            f"downstream.{name}.task: the data set of {source} cannot be read ({error}); run it "
+            "once where the hub can be reached, which keeps the data in Hugging Face's cache, or "
+            "write a task file whose dataset_kwargs.data_files are local"
+        ) from error
     (root,) = [*loaded.get("groups", {}).values(), *loaded["tasks"].values()][:1]
     return LoadedTask(root, loaded["tasks"], manager)
 
@@ -155,23 +162,34 @@ def check_task(loaded: LoadedTask, shots: int, name: str) -> None:
                 f"{where} has the metrics {', '.join(task.aggregation())}; one of "
                 f"{', '.join(METRICS)} is needed to tell which answers are right"
             )
-        column = popularity_column(task)
-        if column and column not in task.features:
-            raise InputError(
-                f"{where} names {column} as popularity (metadata.popularity), but its items have "
-                f"the columns {', '.join(task.features)}"
-            )
-        if column and len(task.eval_docs) < MINIMUM_ITEMS:
-            raise InputError(
-                f"{where} has {len(task.eval_docs)} items; {BUCKETS} buckets by popularity need "
-                f"{MINIMUM_ITEMS} or more"
-            )
+        _check_popularity(task, where)
         if shots and task.get_config("num_fewshot") == 0:
             raise InputError(
                 f"downstream.{name}.shots is {shots}, but {task_name} is fixed to none "
                 "(num_fewshot: 0); write shots: 0"
             )
         _check_examples(task, shots, f"downstream.{name}.shots")
+
+
+def _check_popularity(task: Task, where: str) -> None:
+    """Raise `InputError` if the task names a popularity that its items cannot be cut by."""
+    column = popularity_column(task)
+    if not column:
+        return
+    if column not in task.features:
+        raise InputError(
+            f"{where} names {column} as popularity (metadata.popularity), but its items have the "
+            f"columns {', '.join(task.features)}"
+        )
+    if not pd.api.types.is_numeric_dtype(values := pd.Series(task.eval_docs[column])):
+        raise InputError(f"{where}: {column} must hold numbers, not {values.iloc[0]!r}")
+    if values.isna().any():
+        raise InputError(f"{where}: {column} is empty in {values.isna().sum()} items")
+    if len(values) < MINIMUM_ITEMS:
+        raise InputError(
+            f"{where} has {len(values)} items; {BUCKETS} buckets by popularity need "
+            f"{MINIMUM_ITEMS} or more"
+        )
 
 
 def _check_examples(task: Task, shots: int, key: str) -> None:
