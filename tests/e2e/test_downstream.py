@@ -1,5 +1,7 @@
 """A downstream task through the workflow: two methods and the full model answer local questions."""
 
+import shutil
+
 import pandas as pd
 import pytest
 from copies import Copy
@@ -12,9 +14,7 @@ RULES = {*ANSWERS, "plot_downstream"}
 
 @pytest.fixture(scope="module")
 def answered(finished: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy of the finished small study in which questions were answered; not to be changed."""
-    import shutil
-
+    """A copy of the finished small study in which questions were answered."""
     folder = tmp_path_factory.mktemp("answered") / "repository"
     shutil.copytree(finished.folder, folder, symlinks=True)
     copy = Copy(folder)

@@ -36,6 +36,7 @@ MADE_BY = {
     "patching": "write mechanisms.patch: [upper]",
     "perturbation_scores": "write a section perturbation",
     "simulation_scores": "write a section simulation",
+    "downstream": "write a section downstream",
 }
 """Tables of optional stages -> the rule, or what to write into the config, that makes them."""
 
@@ -49,7 +50,7 @@ class Measurement:
     """A measured value with its interval, the number of documents, and what else to know.
 
     `n` counts the documents that the value is of: all of the study, or, where it is of sets, those
-    of the smallest set.
+    of the smallest set; of a downstream task, its items.
     """
 
     value: float
