@@ -3,7 +3,7 @@ STUDY ?= config.yaml
 ARGS ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench_patching
+.PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-perturbation bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench_patching
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -30,7 +30,7 @@ environment = @cmp -s envs/$(1).yaml $@/environment.yaml && $@/bin/python -c "" 
 	conda env create --quiet --file envs/$(1).yaml --prefix $@ && cp envs/$(1).yaml $@/environment.yaml; }
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "STUDY=config/<file>.yaml chooses the study (now $(STUDY)), ARGS= adds options of Snakemake or pytest."
 
 demo: study  ## run the study of the embedded model; nothing else needed
@@ -61,6 +61,9 @@ bench: .venv  ## measure the scorer against a plain forward and lm-evaluation-ha
 
 bench-patching: .venv .envs/bench_patching  ## measure patching against nnsight and plain hooks
 	@$(RUN_OTHER) rules/bench.smk bench_patching --forcerun bench_patching $(ARGS)
+
+bench-perturbation: .venv  ## measure many perturbations in one walk against bare forward passes
+	@$(RUN_OTHER) rules/bench.smk bench_perturbation --forcerun bench_perturbation $(ARGS)
 
 bench-memory: .venv  ## score a model too large for a memory limit, block by block
 	@$(RUN_OTHER) rules/bench.smk bench_memory --forcerun bench_memory $(ARGS)

@@ -80,3 +80,21 @@ rule bench_gpu:
         "Measure scoring on a GPU"
     shell:
         "python scripts/bench/gpu.py {params.options} --output {output} 2>&1 | tee {log}"
+
+
+rule bench_perturbation:
+    output:
+        "results/benchmarks/perturbation.csv",
+    log:
+        "results/logs/bench_perturbation.log",
+    threads: 2
+    params:
+        model="resources/demo/model",
+        documents="resources/demo/documents.parquet",
+    conda:
+        "../envs/core.yaml"
+    message:
+        "Measure perturbations"
+    shell:
+        "python scripts/bench/perturbation.py --model {params.model} "
+        "--documents {params.documents} --threads {threads} --output {output} 2>&1 | tee {log}"

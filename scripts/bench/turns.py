@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser, documents: int, rounds: int) ->
     """Add what these benchmarks are told alike."""
     parser.add_argument("--model", type=Path, required=True, help="a Hugging Face directory")
     parser.add_argument("--documents", type=Path, required=True, help="Parquet with a text column")
-    parser.add_argument("--peer-python", type=Path, required=True, help="python of the peer")
+    parser.add_argument("--peer-python", type=Path, help="python of the peer, where there is one")
     parser.add_argument("--n", type=int, default=documents, help="documents (default %(default)s)")
     parser.add_argument("--length", type=int, default=512, help="tokens a document")
     parser.add_argument("--batch-size", type=int, default=8, help="documents (default 8)")

@@ -1,8 +1,7 @@
 """Small pieces of Markdown."""
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -23,7 +22,7 @@ def number(value: float) -> str:
 
 def number_with_interval(value: float, low: float, high: float) -> str:
     """'0.48 [0.40, 0.55]', all with the same decimals, or nothing where there is no value."""
-    if np.isnan(value):
+    if math.isnan(value):
         return ""
     value_text, low_text, high_text = _rounded([value, low, high])
     return f"{value_text} [{low_text}, {high_text}]"
@@ -35,7 +34,7 @@ def _rounded(values: Sequence[float]) -> list[str]:
     A third decimal is added where a bound would be shown as 0 and is not.
     """
     largest = max(abs(value) for value in values)
-    decimals = 2 if largest >= 0.1 or largest == 0 else 1 - int(np.floor(np.log10(largest)))
+    decimals = 2 if largest >= 0.1 or largest == 0 else 1 - math.floor(math.log10(largest))
     if any(value and not round(value, decimals) for value in values):
         decimals += 1
     return [f"{value:.{decimals}f}" for value in values]
