@@ -71,7 +71,8 @@ def write_reference(engine: Engine, folder: Path) -> Path:
     }
     weights = folder / "weights.safetensors"
     write_quantized(weights, layers, {})
-    record = {"layers": describe(layers), "weights_sha256": sha256(weights)}
+    described = {name: describe(layer) for name, layer in layers.items()}
+    record = {"layers": described, "weights_sha256": sha256(weights)}
     write_json(folder / "method.json", record)
     return folder / "method.json"
 
