@@ -185,6 +185,18 @@ def evaluation_files(model):
     ]
 
 
+def evaluation_sets(model):
+    """Evaluation set -> its token rows."""
+    return {
+        name: PATHS.shared("evaluation_rows", model, evaluation=name) for name in STUDY.evaluation
+    }
+
+
+def on_sets(table):
+    """Output of a rule that looks at evaluation sets beside the documents, where there are any."""
+    return {"evaluation": f"{TABLES}/{table}"} if STUDY.evaluation else {}
+
+
 def reported(file, category):
     """Mark a result for the HTML report; its caption is `report/<name>.rst`."""
     name, kind = Path(file).stem, "figure" if file.endswith("png") else "table"

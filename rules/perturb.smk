@@ -7,6 +7,7 @@ rule perturb:
     input:
         model=of_study("model"),
         tokens=of_study("tokens"),
+        rows=lambda w: list(evaluation_sets(w.model).values()),
         reference=lambda w: PATHS.shared("method_record", w.model, PERTURBED.reference),
         # Its content is in the record, as in the rule that scores.
         weights=lambda w: ancient(PATHS.shared("weights", w.model, PERTURBED.reference)),
@@ -14,6 +15,7 @@ rule perturb:
         scores=f"{TABLES}/perturbation_scores.parquet",
         norms=f"{TABLES}/perturbation_norms.parquet",
         gates=f"{TABLES}/perturbation_gates.json",
+        **on_sets("perturbation_evaluation.parquet"),
     log:
         f"{TABLES}/logs/perturb.log",
     benchmark:
@@ -26,6 +28,8 @@ rule perturb:
         reference=f"--reference {PERTURBED.reference}",
         perturbation=as_json(PERTURBED.model_dump()),
         settings=as_json(STUDY.engine.model_dump()),
+        sets=lambda w: f"--sets {shlex.quote(as_json(evaluation_sets(w.model)))}",
+        evaluation=f"--evaluation {TABLES}/perturbation_evaluation.parquet",
     conda:
         environment("core")
     message:
@@ -35,7 +39,7 @@ rule perturb:
         "{params.reference} --reference-record {input.reference} "
         "--perturbation {params.perturbation:q} --settings {params.settings:q} "
         "--gates {output.gates} --norms {output.norms} --scores {output.scores} "
-        "2>&1 | tee {log}"
+        "{params.sets} {params.evaluation} 2>&1 | tee {log}"
 
 
 rule analyze_perturbation:
@@ -43,7 +47,9 @@ rule analyze_perturbation:
         scores=f"{TABLES}/perturbation_scores.parquet",
         norms=f"{TABLES}/perturbation_norms.parquet",
         errors=f"{TABLES}/errors.parquet",
+        **on_sets("perturbation_evaluation.parquet"),
     output:
+        **({"sets": table("perturbation_sets", "Perturbation")} if STUDY.evaluation else {}),
         effects=table("perturbation", "Perturbation"),
         interaction=table("interaction", "Perturbation"),
         sensitivity=table("sensitivity", "Perturbation"),
@@ -61,6 +67,9 @@ rule analyze_perturbation:
         methods=" ".join(STUDY.methods),
         settings=as_json(STUDY.bootstrap.model_dump()),
         seed=f"--seed {STUDY.seed}",
+        sets=lambda w, input, output: (
+            f"--evaluation {input.evaluation} --sets {output.sets}" if STUDY.evaluation else ""
+        ),
     conda:
         environment("analysis")
     message:
@@ -71,7 +80,7 @@ rule analyze_perturbation:
         "--methods {params.methods} --settings {params.settings:q} {params.seed} "
         "--effects {output.effects} --interaction {output.interaction} "
         "--sensitivity {output.sensitivity} --agreement {output.agreement} "
-        "--markdown {output.markdown} 2>&1 | tee {log}"
+        "--markdown {output.markdown} {params.sets} 2>&1 | tee {log}"
 
 
 rule plot_perturbation:

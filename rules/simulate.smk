@@ -7,6 +7,7 @@ rule simulate_quantization:
     input:
         model=of_study("model"),
         tokens=of_study("tokens"),
+        rows=lambda w: list(evaluation_sets(w.model).values()),
         calibration=lambda w: PATHS.shared(
             "calibration", model=w.model, calibration=next(iter(STUDY.calibration))
         ),
@@ -14,6 +15,7 @@ rule simulate_quantization:
         scores=f"{TABLES}/simulation_scores.parquet",
         sizes=f"{TABLES}/simulation_errors.parquet",
         gates=f"{TABLES}/simulation_gates.json",
+        **on_sets("simulation_evaluation.parquet"),
     log:
         f"{TABLES}/logs/simulate_quantization.log",
     benchmark:
@@ -25,6 +27,8 @@ rule simulate_quantization:
         code=code("simulate.py", "core"),
         simulation=as_json(SIMULATED.model_dump()),
         settings=as_json(STUDY.engine.model_dump()),
+        sets=lambda w: f"--sets {shlex.quote(as_json(evaluation_sets(w.model)))}",
+        evaluation=f"--evaluation {TABLES}/simulation_evaluation.parquet",
     conda:
         environment("core")
     message:
@@ -33,14 +37,16 @@ rule simulate_quantization:
         "python scripts/simulate.py --model {input.model} --tokens {input.tokens} "
         "--calibration {input.calibration} --simulation {params.simulation:q} "
         "--settings {params.settings:q} --gates {output.gates} --sizes {output.sizes} "
-        "--scores {output.scores} 2>&1 | tee {log}"
+        "--scores {output.scores} {params.sets} {params.evaluation} 2>&1 | tee {log}"
 
 
 rule analyze_simulation:
     input:
         scores=f"{TABLES}/simulation_scores.parquet",
         sizes=f"{TABLES}/simulation_errors.parquet",
+        **on_sets("simulation_evaluation.parquet"),
     output:
+        **({"sets": table("simulation_sets", "Perturbation")} if STUDY.evaluation else {}),
         simulations=table("simulations", "Perturbation"),
         best=table("best_transforms", "Perturbation"),
     log:
@@ -51,6 +57,9 @@ rule analyze_simulation:
         code=code("analyze_simulation.py", "analysis"),
         settings=as_json(STUDY.bootstrap.model_dump()),
         seed=f"--seed {STUDY.seed}",
+        sets=lambda w, input, output: (
+            f"--evaluation {input.evaluation} --sets {output.sets}" if STUDY.evaluation else ""
+        ),
     conda:
         environment("analysis")
     message:
@@ -58,7 +67,7 @@ rule analyze_simulation:
     shell:
         "python scripts/analyze_simulation.py --scores {input.scores} --sizes {input.sizes} "
         "--settings {params.settings:q} {params.seed} --simulations {output.simulations} "
-        "--best {output.best} 2>&1 | tee {log}"
+        "--best {output.best} {params.sets} 2>&1 | tee {log}"
 
 
 rule plot_simulation:

@@ -25,6 +25,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sensitivity", type=Path, required=True, help="table to write")
     parser.add_argument("--agreement", type=Path, required=True, help="table to write")
     parser.add_argument("--markdown", type=Path, required=True, help="page to write")
+    parser.add_argument("--evaluation", type=Path, help="scores on evaluation sets, if any")
+    parser.add_argument("--sets", type=Path, help="table of them to write")
     return parser.parse_args()
 
 
@@ -34,10 +36,16 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.analysis.perturbation.agreement import agreement_table
-    from lowbit.analysis.perturbation.effects import effect_table, of_all, perturbed_errors
+    from lowbit.analysis.perturbation.effects import (
+        CONDITION,
+        effect_table,
+        of_all,
+        perturbed_errors,
+    )
     from lowbit.analysis.perturbation.interaction import interaction_table
     from lowbit.analysis.perturbation.report import perturbation_markdown
     from lowbit.analysis.perturbation.sensitivity import sensitivity_table
+    from lowbit.analysis.perturbation.sets import set_table
     from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.files import write_csv, write_text
     from lowbit.settings import parse_settings
@@ -59,6 +67,9 @@ def main() -> None:
         write_csv(path, each)
     about = arguments.model, arguments.reference, arguments.activation_bits
     write_text(arguments.markdown, perturbation_markdown(*tables.values(), *about))
+    if arguments.evaluation:
+        evaluation = pd.read_parquet(arguments.evaluation)
+        write_csv(arguments.sets, set_table(evaluation, CONDITION, settings, arguments.seed))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, required=True, help="seed of the resamples")
     parser.add_argument("--simulations", type=Path, required=True, help="table to write")
     parser.add_argument("--best", type=Path, required=True, help="table to write")
+    parser.add_argument("--evaluation", type=Path, help="scores on evaluation sets, if any")
+    parser.add_argument("--sets", type=Path, help="table of them to write")
     return parser.parse_args()
 
 
@@ -23,7 +25,12 @@ def main() -> None:
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.analysis.perturbation.simulations import best_transforms, simulation_table
+    from lowbit.analysis.perturbation.sets import set_table
+    from lowbit.analysis.perturbation.simulations import (
+        SIMULATION,
+        best_transforms,
+        simulation_table,
+    )
     from lowbit.analysis.statistics import BootstrapSettings
     from lowbit.files import write_csv
     from lowbit.settings import parse_settings
@@ -33,6 +40,9 @@ def main() -> None:
     simulations = simulation_table(scores, sizes, settings, arguments.seed)
     write_csv(arguments.simulations, simulations)
     write_csv(arguments.best, best_transforms(simulations))
+    if arguments.evaluation:
+        evaluation = pd.read_parquet(arguments.evaluation)
+        write_csv(arguments.sets, set_table(evaluation, SIMULATION, settings, arguments.seed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Perturb weights and activations of the full-precision model, and score documents again.
+"""Perturb weights and activations of the full-precision model, and score texts again.
 
 lowbit/experiments/perturbation_conditions.py lists what is tried. A perturbation of intensity 0 is
 tried first, and must change nothing.
@@ -6,7 +6,6 @@ tried first, and must change nothing.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,8 @@ from lowbit.errors import run
 from lowbit.files import write_json, write_parquet
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lowbit.engine.engine import Engine
-    from lowbit.experiments.perturbing import PerturbationEdit
+    from lowbit.experiments.perturbing import PerturbationEdit, Reference
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,78 +33,94 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--norms", type=Path, required=True, help="Parquet to write: sizes")
     parser.add_argument("--scores", type=Path, required=True, help="Parquet to write: scores")
+    parser.add_argument(
+        "--sets", type=json.loads, default={}, help="JSON: {evaluation set: its rows.parquet}"
+    )
+    parser.add_argument("--evaluation", type=Path, help="Parquet to write: scores on these sets")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Check the engine, list the perturbations, walk them and check their norms."""
+    """Check the engine, walk documents and evaluation sets, check the norms."""
     arguments = parse_arguments()
     import pandas as pd
 
-    from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
+    from lowbit.engine.engine import Engine
+    from lowbit.experiments.comparison import document_table, set_table
+    from lowbit.experiments.perturbing import check_norms
+    from lowbit.inputs.evaluation import read_rows
+    from lowbit.inputs.tokens import read_tokens
+
+    wanted = arguments.perturbation
+    engine = Engine.open(arguments.model, arguments.settings)
+    reference = open_reference(engine, arguments.reference_record, wanted["activation_bits"])
+    doc_ids, token_ids = read_tokens(arguments.tokens)
+    stream = engine.quantized(arguments.reference, arguments.reference_record)
+    gates: dict[str, Any] = engine.check([stream], token_ids)
+    gates["intensity_0"] = nothing_changes(engine, reference, doc_ids, token_ids)
+
+    everywhere, alone = list_edits(engine, reference, wanted)
+    edits = everywhere | alone
+    keys = {name: asdict(edit.condition) for name, edit in edits.items()}
+    chosen = slice(wanted["documents"])
+    scores = document_table(engine, edits, keys, doc_ids[chosen], token_ids[chosen])
+    gates["norms"] = check_norms(edits)
+    write_parquet(arguments.scores, scores)
+    sizes = [{**keys[name], **row} for name, edit in edits.items() for row in edit.norms.rows()]
+    write_parquet(arguments.norms, pd.DataFrame(sizes))
+    if arguments.sets:
+        sets = {name: read_rows(path) for name, path in arguments.sets.items()}
+        write_parquet(arguments.evaluation, set_table(engine, everywhere, keys, sets))
+        gates["norms"] = check_norms(edits)
+    write_json(arguments.gates, gates)
+
+
+def open_reference(engine: "Engine", record: Path, activation_bits: int) -> "Reference":
+    """The quantization errors whose norms noise gets."""
+    from lowbit.experiments.perturbing import Reference
+    from lowbit.quantization.activations import ActivationQuantization, quantize_activation
+
+    settings = ActivationQuantization(bits=activation_bits, granularity="token")
+    return Reference(engine, record, partial(quantize_activation, settings=settings))
+
+
+def nothing_changes(
+    engine: "Engine", reference: "Reference", doc_ids: Any, token_ids: Any
+) -> float:
+    """Largest change of a document's NLL by perturbations of intensity 0, nats."""
+    from lowbit.engine.engine import PROBE_DOCUMENTS
+    from lowbit.experiments.comparison import document_table
+    from lowbit.experiments.perturbation_conditions import list_nothings
+    from lowbit.experiments.perturbing import PerturbationEdit, check_nothing
+
+    edits = {str(c): PerturbationEdit(c, engine, reference) for c in list_nothings()}
+    keys = {name: asdict(edit.condition) for name, edit in edits.items()}
+    probe = slice(PROBE_DOCUMENTS)
+    return check_nothing(document_table(engine, edits, keys, doc_ids[probe], token_ids[probe]))
+
+
+def list_edits(
+    engine: "Engine", reference: "Reference", wanted: dict[str, Any]
+) -> tuple[dict[str, "PerturbationEdit"], dict[str, "PerturbationEdit"]]:
+    """What is done to all projections, and to each alone; those that draw the same eps in a row."""
     from lowbit.experiments.perturbation_conditions import (
         Plan,
-        list_nothings,
         list_perturbations,
         list_sensitivities,
     )
-    from lowbit.experiments.perturbing import (
-        PerturbationEdit,
-        Reference,
-        check_norms,
-        check_nothing,
-    )
-    from lowbit.inputs.tokens import read_tokens
-    from lowbit.quantization.activations import ActivationQuantization, quantize_activation
+    from lowbit.experiments.perturbing import PerturbationEdit
 
-    wanted = arguments.perturbation
     plan = Plan(wanted["intensities"], wanted["quantiles"], wanted["seeds"])
-    engine = Engine.open(arguments.model, arguments.settings)
-    doc_ids, token_ids = read_tokens(arguments.tokens)
-    bits = ActivationQuantization(bits=wanted["activation_bits"], granularity="token")
-    reference = Reference(
-        engine, arguments.reference_record, partial(quantize_activation, settings=bits)
+    kinds = reference.kinds(wanted["projections"])
+    alone = list_sensitivities(kinds, plan) if wanted["sensitivity"] else []
+    everywhere, of_single = (
+        {
+            str(condition): PerturbationEdit(condition, engine, reference)
+            for condition in sorted(conditions, key=lambda each: each.seed)
+        }
+        for conditions in (list_perturbations(plan), alone)
     )
-    stream = engine.quantized(arguments.reference, arguments.reference_record)
-    gates: dict[str, Any] = engine.check([stream], token_ids)
-    nothings = {str(c): PerturbationEdit(c, engine, reference) for c in list_nothings()}
-    probe = token_ids[:PROBE_DOCUMENTS]
-    gates["intensity_0"] = check_nothing(walk_edits(engine, nothings, probe))
-
-    conditions = list_perturbations(plan)
-    if wanted["sensitivity"]:
-        conditions += list_sensitivities(reference.kinds(wanted["projections"]), plan)
-    edits = {str(c): PerturbationEdit(c, engine, reference) for c in conditions}
-    chosen = slice(wanted["documents"])
-    nll = walk_edits(engine, edits, token_ids[chosen])
-    gates["norms"] = check_norms(edits)
-    write_json(arguments.gates, gates)
-    rows = {str(c): asdict(c) for c in conditions}
-    tables = [
-        pd.DataFrame({**rows[name], "doc_id": doc_ids[chosen], "nll": nll[name]}) for name in edits
-    ]
-    scores = pd.concat(tables, ignore_index=True)
-    full = dict(zip(doc_ids[chosen], nll["full"], strict=True))
-    write_parquet(arguments.scores, scores.assign(nll_full=scores["doc_id"].map(full)))
-    sizes = [{**rows[name], **row} for name, edit in edits.items() for row in edit.norms.rows()]
-    write_parquet(arguments.norms, pd.DataFrame(sizes))
-
-
-def walk_edits(
-    engine: "Engine", edits: Mapping[str, "PerturbationEdit"], token_ids: "np.ndarray"
-) -> dict[str, "np.ndarray"]:
-    """Mean NLL [documents] of the full model and under every edit, nats; seed by seed."""
-    from tqdm import tqdm
-
-    from lowbit.engine.edits import Edited
-    from lowbit.engine.walk import FULL
-    from lowbit.experiments.edited_documents import document_nll, walks
-
-    ordered: Sequence[str] = sorted(edits, key=lambda name: edits[name].condition.seed)
-    packs = [{name: Edited(FULL, edits[name])} for name in ordered]
-    total = len(walks(packs)) * len(token_ids)
-    with tqdm(total=total, unit="document", desc=f"{len(edits)} perturbations") as bar:
-        return document_nll(engine.by_block(), [engine.full], packs, token_ids, bar.update)
+    return everywhere, of_single
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Simulate quantization of weights and activations, uniform or not, and score documents.
+"""Simulate quantization of weights and activations, uniform or not, and score texts.
 
 lowbit/experiments/simulation_settings.py lists what is tried.
 """
@@ -7,9 +7,13 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import run
 from lowbit.files import write_json, write_parquet
+
+if TYPE_CHECKING:
+    from lowbit.experiments.simulation_settings import Simulation
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,47 +31,51 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--sizes", type=Path, required=True, help="Parquet to write: errors of x")
     parser.add_argument("--scores", type=Path, required=True, help="Parquet to write: scores")
+    parser.add_argument(
+        "--sets", type=json.loads, default={}, help="JSON: {evaluation set: its rows.parquet}"
+    )
+    parser.add_argument("--evaluation", type=Path, help="Parquet to write: scores on these sets")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Check the engine, find static ranges, walk all simulations."""
+    """Check the engine, find static ranges, walk documents and evaluation sets."""
     arguments = parse_arguments()
     import pandas as pd
-    from tqdm import tqdm
 
-    from lowbit.engine.edits import Edited
     from lowbit.engine.engine import Engine
-    from lowbit.engine.walk import FULL
-    from lowbit.experiments.edited_documents import document_nll, walks
-    from lowbit.experiments.simulating import OF_ACTIVATIONS, SimulationEdit, static_ranges
-    from lowbit.experiments.simulation_settings import TRANSFORMS, list_simulations
+    from lowbit.experiments.comparison import document_table, set_table
+    from lowbit.experiments.simulating import SimulationEdit, static_ranges
+    from lowbit.inputs.evaluation import read_rows
     from lowbit.inputs.tokens import read_tokens
 
     wanted = arguments.simulation
-    transforms = wanted["transforms"] or TRANSFORMS
-    of_activations = [name for name in OF_ACTIVATIONS if name in transforms]
     engine = Engine.open(arguments.model, arguments.settings)
     doc_ids, token_ids = read_tokens(arguments.tokens)
     write_json(arguments.gates, engine.check([], token_ids))
     _, calibration = read_tokens(arguments.calibration)
     ranges = static_ranges(engine, calibration)
-    simulations = list_simulations(wanted["settings"], transforms, of_activations)
+    simulations = list_wanted(wanted)
     edits = {str(s): SimulationEdit(s, engine, wanted["group_size"], ranges) for s in simulations}
-    packs = [{name: Edited(FULL, edit)} for name, edit in edits.items()]
+    keys = {str(s): {"setting": s.setting, **asdict(s)} for s in simulations}
     chosen = slice(wanted["documents"])
-    total = len(walks(packs)) * len(token_ids[chosen])
-    with tqdm(total=total, unit="document", desc=f"{len(edits)} simulations") as bar:
-        ids = token_ids[chosen]
-        nll = document_nll(engine.by_block(), [engine.full], packs, ids, bar.update)
-    keys = {
-        name: {"setting": e.simulation.setting, **asdict(e.simulation)} for name, e in edits.items()
-    }
-    columns = {"doc_id": doc_ids[chosen], "nll_full": nll[FULL]}
-    scores = [pd.DataFrame({**keys[name], **columns, "nll": nll[name]}) for name in edits]
-    write_parquet(arguments.scores, pd.concat(scores, ignore_index=True))
+    scores = document_table(engine, edits, keys, doc_ids[chosen], token_ids[chosen])
+    write_parquet(arguments.scores, scores)
     sizes = [{**keys[name], **row} for name, edit in edits.items() for row in edit.sizes()]
     write_parquet(arguments.sizes, pd.DataFrame(sizes))
+    if arguments.sets:
+        sets = {name: read_rows(path) for name, path in arguments.sets.items()}
+        write_parquet(arguments.evaluation, set_table(engine, edits, keys, sets))
+
+
+def list_wanted(wanted: dict[str, Any]) -> "list[Simulation]":
+    """The simulations that the config asks for."""
+    from lowbit.experiments.simulating import OF_ACTIVATIONS
+    from lowbit.experiments.simulation_settings import TRANSFORMS, list_simulations
+
+    transforms = wanted["transforms"] or TRANSFORMS
+    of_activations = [name for name in OF_ACTIVATIONS if name in transforms]
+    return list_simulations(wanted["settings"], transforms, of_activations)
 
 
 if __name__ == "__main__":

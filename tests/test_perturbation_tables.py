@@ -20,6 +20,7 @@ from lowbit.analysis.perturbation.report import (
     transforms_answer,
 )
 from lowbit.analysis.perturbation.sensitivity import by_kind, sensitivity_table
+from lowbit.analysis.perturbation.sets import set_table
 from lowbit.analysis.perturbation.simulations import best_transforms, simulation_table
 from lowbit.analysis.statistics import BootstrapSettings
 from lowbit.errors import InputError
@@ -241,6 +242,38 @@ def test_simulations_and_the_best_transforms() -> None:
     said = transforms_answer(best, "demo")
     assert "3 of 3 combinations of bits and granularity (most often `power`) for weights" in said
     assert "0 of 4 combinations of bits and granularity for weights and activations" in said
+
+
+def test_perplexity_and_accuracy_on_evaluation_sets() -> None:
+    """Two windows of different length, three items; one condition with two seeds, one with one."""
+
+    def rows(change: str, seed: int, nll: list[float], correct: list[bool]) -> pd.DataFrame:
+        keys = {"change": change, "seed": seed}
+        windows = {"set": "text", "kind": "windows", "row": ["0", "1"], "tokens": [10, 30]}
+        windows |= {"nll": nll, "nll_full": [10.0, 30.0], "correct": None, "correct_full": None}
+        items = {"set": "words", "kind": "last_word", "row": ["a", "b", "c"], "tokens": 2}
+        items |= {"nll": 1.0, "nll_full": 1.0, "correct": correct}
+        items |= {"correct_full": [True, True, False]}
+        parts = [pd.DataFrame({**keys, **each}) for each in (windows, items)]
+        return pd.concat(parts, ignore_index=True)
+
+    scores = pd.concat(
+        [
+            rows("noise", 0, [20.0, 60.0], [True, False, False]),
+            rows("noise", 1, [20.0, 30.0], [False, False, False]),
+            rows("clip", 0, [10.0, 60.0], [True, True, True]),
+        ],
+        ignore_index=True,
+    )
+    found = set_table(scores, ["change"], BOOTSTRAP, 0).set_index(["set", "change"])
+    noise = found.loc[("text", "noise")]
+    assert noise["full"] == pytest.approx(np.exp(1))
+    assert noise["value"] == pytest.approx(np.exp((20 + 45) / 40))
+    assert found.loc[("text", "clip"), "value"] == pytest.approx(np.exp(70 / 40))
+    assert noise["difference"] == pytest.approx(np.exp(65 / 40) - np.exp(1))
+    assert found.loc[("words", "noise"), "value"] == pytest.approx(1 / 6)
+    assert found.loc[("words", "clip"), "difference"] == pytest.approx(1 / 3)
+    assert found.loc[("words", "clip"), "measure"] == "accuracy"
 
 
 def options(**values: Path | str) -> list[str]:

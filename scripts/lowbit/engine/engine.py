@@ -79,14 +79,19 @@ class Engine:
         Resident weights: a shard is one batch. Else it is many, so that reading a block pays.
 
         Args:
-            lengths: of documents that are padded on the right, `[documents]`; a batch is then as
-                long as its longest.
+            lengths: of documents that are padded on the right, `[documents]`. Only neighbours of
+                one length share a batch, so that no padding is walked: sort them.
         """
         rows = self._rows(token_ids)
-        batches = rows.split(self.batch_size)
+        batches: Sequence[Tensor] = rows.split(self.batch_size)
         if lengths is not None:
-            longest = [int(part.max()) for part in torch.tensor(lengths).split(self.batch_size)]
-            batches = [batch[:, :end] for batch, end in zip(batches, longest, strict=True)]
+            ends = np.flatnonzero(np.diff(lengths, append=-1)) + 1
+            runs = rows.split(np.diff(ends, prepend=0).tolist())
+            batches = [
+                batch[:, :length]
+                for run, length in zip(runs, lengths[ends - 1].tolist(), strict=True)
+                for batch in run.split(self.batch_size)
+            ]
         per_shard = 1 if self.resident else max(1, STREAM_SHARD // self.batch_size)
         for start in range(0, len(batches), per_shard):
             yield list(batches[start : start + per_shard])

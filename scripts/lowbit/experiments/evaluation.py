@@ -37,9 +37,7 @@ def evaluation_scores(
 
     Args:
         streams: the streams as they are.
-        edits: edited streams beside them, by name. Rows are padded on the right: an edit that
-            looks at a whole activation `[batch, length, width]` should look at the first
-            `rows.input_lengths` tokens of each row only.
+        edits: edited streams beside them, by name. No padding is walked.
         donor: name of the stream that activations are taken from, where edits need one.
     """
     hits = rows.kind == LAST_WORD

@@ -10,16 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lowbit.engine.decoder import BlockTaps
 from lowbit.engine.edits import Donated, Nothing
 from lowbit.engine.engine import Engine
 from lowbit.engine.streams import block_parameters
-from lowbit.engine.walk import FULL
 from lowbit.errors import GateError, InputError
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
@@ -230,16 +228,16 @@ def check_norms(edits: Mapping[str, PerturbationEdit]) -> float:
     return worst[name]
 
 
-def check_nothing(nll: Mapping[str, NDArray[np.float64]]) -> float:
+def check_nothing(scores: pd.DataFrame) -> float:
     """Largest change of a document's NLL by perturbations of intensity 0, nats.
 
     Args:
-        nll: `[documents]` by stream, the full-precision model's among them.
+        scores: nll and nll_full.
 
     Raises:
         GateError: it is not exactly 0.
     """
-    change = max(float(np.abs(each - nll[FULL]).max()) for each in nll.values())
+    change = float((scores["nll"] - scores["nll_full"]).abs().max())
     if change != 0:
         raise GateError(
             f"a perturbation of intensity 0 changed the NLL by {change:.3g} nats per token; it "

@@ -1,0 +1,92 @@
+"""Many edits of the full-precision model beside it, on documents and evaluation sets, as tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lowbit.engine.edits import Edit, Edited
+from lowbit.engine.engine import Engine
+from lowbit.engine.walk import FULL
+from lowbit.experiments.edited_documents import document_nll, walks
+from lowbit.experiments.evaluation import RowScores, evaluation_scores, join_rows
+from lowbit.inputs.evaluation import LAST_WORD, EvaluationRows
+
+Keys = Mapping[str, Mapping[str, Any]]
+"""By the name of an edit the columns that say what it is."""
+
+
+def document_table(
+    engine: Engine,
+    edits: Mapping[str, Edit],
+    keys: Keys,
+    doc_ids: Sequence[str],
+    token_ids: NDArray[np.int32],
+) -> pd.DataFrame:
+    """One row per edit and document: its `keys`, doc_id, mean nll and nll_full, nats.
+
+    Args:
+        edits: of the full-precision model; neighbours are walked together.
+    """
+    packs = _packs(edits)
+    total = len(walks(packs)) * len(token_ids)
+    with tqdm(total=total, unit="document", desc=f"{len(edits)} models") as bar:
+        nll = document_nll(engine.by_block(), [engine.full], packs, token_ids, bar.update)
+    shared = {"doc_id": doc_ids, "nll_full": nll[FULL]}
+    tables = [pd.DataFrame({**keys[name], **shared, "nll": nll[name]}) for name in edits]
+    return pd.concat(tables, ignore_index=True)
+
+
+def set_table(
+    engine: Engine,
+    edits: Mapping[str, Edit],
+    keys: Keys,
+    sets: Mapping[str, EvaluationRows],
+) -> pd.DataFrame:
+    """One row per edit, evaluation set and row of it.
+
+    Columns: the edit's `keys`, set, kind, row, tokens, nll and nll_full (sums over the row's
+    tokens, nats), correct and correct_full (of last words; else null).
+    """
+    parts = []
+    for name, rows in sets.items():
+        packs = _packs(edits)
+        total = len(walks(packs)) * len(rows)
+        with tqdm(total=total, unit="row", desc=f"{name}: {len(edits)} models") as bar:
+            scores = _row_scores(engine.by_block(), packs, rows, bar.update)
+        shared = {"set": name, "kind": rows.kind, "row": rows.row_ids, "tokens": rows.tokens}
+        shared |= _columns(scores[FULL], rows, "_full")
+        parts += [
+            pd.DataFrame({**keys[edit], **shared, **_columns(scores[edit], rows)}) for edit in edits
+        ]
+    types = {"correct": "boolean", "correct_full": "boolean"}
+    return pd.concat(parts, ignore_index=True).astype(types)
+
+
+def _packs(edits: Mapping[str, Edit]) -> list[dict[str, Edited]]:
+    return [{name: Edited(FULL, edit)} for name, edit in edits.items()]
+
+
+def _row_scores(
+    engine: Engine,
+    packs: Sequence[Mapping[str, Edited]],
+    rows: EvaluationRows,
+    advance: Callable[[int], object],
+) -> dict[str, RowScores]:
+    """Scores of the full-precision model and every edit on all rows."""
+    found: dict[str, RowScores] = {}
+    for edits in walks(packs):
+        parts = []
+        for batch in evaluation_scores(engine, [engine.full], rows, edits):
+            parts.append(batch)
+            advance(len(batch[FULL].nll))
+        found |= {name: join_rows([part[name] for part in parts]) for name in parts[0]}
+    return found
+
+
+def _columns(scores: RowScores, rows: EvaluationRows, end: str = "") -> dict[str, Any]:
+    correct = scores.correct if rows.kind == LAST_WORD else [None] * len(rows)
+    return {f"nll{end}": scores.nll, f"correct{end}": correct}
