@@ -20,7 +20,7 @@ DIFFERENCE = ("difference", "difference_low", "difference_high")
 def set_table(
     scores: pd.DataFrame, keys: Sequence[str], settings: BootstrapSettings, seed: int
 ) -> pd.DataFrame:
-    """One row per set and condition: perplexity or accuracy (means over seeds), and the full model's.
+    """One row per set and condition: perplexity or accuracy (means over seeds).
 
     `measure` is perplexity, exp of the mean NLL per token, or accuracy; `value` with interval over
     the rows of the set; `full`: of the full-precision model; `difference` from it, with interval.
