@@ -133,6 +133,21 @@ def test_a_new_method_leaves_the_others_as_they_are(done: Copy) -> None:
     assert new == {"rtn3", "method.json", "weights.safetensors"}
 
 
+def test_perturbations_are_added_to_a_finished_study(done: Copy) -> None:
+    """Nothing of the study itself runs again but the pages that tell of it."""
+    added = done.study("tests/e2e/config/perturbed.yaml")
+    assert not {"score", "compute_errors", "trace_layers", "patch", "predict"} & set(added.rules)
+    for rule in ("perturb", "simulate_quantization", "judge_claims", "write_summary"):
+        assert added.rules[rule] == 1
+    results = done.folder / "results/small/demo"
+    gates = json.loads((results / "perturbation_gates.json").read_text())
+    assert gates["intensity_0"] == 0
+    assert gates["norms"] < 1e-4
+    assert (results / "perturbation_sets.csv").stat().st_size > 0
+    assert (results / "figures/transforms.svg").stat().st_size > 0
+    assert "What kind of perturbation hurts?" in (results.parent / "summary.md").read_text()
+
+
 def test_a_script_runs_alone(finished: Copy, tmp_path: Path) -> None:
     tables = Path("results/small/demo")
     (tokens,) = finished.folder.glob("results/models/*/tokens/*/tokens.parquet")
