@@ -14,6 +14,12 @@ from lowbit.analysis.long_tail import DIFFERENCE
 from lowbit.analysis.mechanisms.intervention_report import intervention_answer
 from lowbit.analysis.mechanisms.mixed_precision_tables import mixed_answer
 from lowbit.analysis.mechanisms.patching_report import patching_answer, patching_figures
+from lowbit.analysis.perturbation.report import (
+    agreement_answer,
+    perturbation_answer,
+    sensitivity_answer,
+    transforms_answer,
+)
 from lowbit.analysis.prediction.feature_sets import EVERYTHING
 from lowbit.analysis.prediction.report import norm_verdict
 from lowbit.analysis.prediction.tables import NOT_MEASURED
@@ -39,10 +45,16 @@ from lowbit.markdown import number, number_with_interval, plain, table
 WORST_DOCUMENTS = 10
 EXCERPT_CHARACTERS = 90
 PATCHING, INTERVENTIONS, MIXED = "patching", "interventions", "mixed_precision"
+PERTURBATION, AGREEMENT, SENSITIVITY = "perturbation", "perturbation_agreement", "sensitivity"
+TRANSFORMS = "best_transforms"
 ANSWERS = {
     PATCHING: patching_answer,
     INTERVENTIONS: intervention_answer,
     MIXED: mixed_answer,
+    PERTURBATION: perturbation_answer,
+    AGREEMENT: agreement_answer,
+    SENSITIVITY: sensitivity_answer,
+    TRANSFORMS: transforms_answer,
 }
 """Table of an optional stage -> what the summary says of it, given the table and the folder."""
 SHOWN_SHARE = 0.05
@@ -77,6 +89,18 @@ OPTIONAL_FIGURES = {
     MIXED: {
         "module_ranking": "what each module gives back in higher precision",
         "mixed_precision": "models of mixed precision",
+    },
+    PERTURBATION: {
+        "perturbation_intensity": "noise of growing norm",
+        "perturbation_distribution": "noise of different kinds",
+        "clipping": "clipping and its controls",
+        "interaction": "noise on weights, activations and both",
+    },
+    AGREEMENT: {"perturbation_agreement": "whether noise hurts the same documents"},
+    SENSITIVITY: {"sensitivity": "noise on single projections"},
+    TRANSFORMS: {
+        "transforms": "uniform and non-uniform grids",
+        "sqnr": "signal-to-noise ratio and errors",
     },
 }
 """The same of optional stages, by their table."""
