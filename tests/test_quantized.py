@@ -16,9 +16,10 @@ from lowbit.quantization.quantized import (
     dequantize,
     describe,
     relative_error,
+    sqnr_db,
     write_quantized,
 )
-from lowbit.quantizers import nf, rtn
+from lowbit.quantizers import nf, power, rtn
 
 
 def random_codes(bits: int, rows: int = 6, columns: int = 20) -> torch.Tensor:
@@ -33,6 +34,7 @@ def every_kind_of_layer() -> dict[str, QuantizedLayer]:
         "tensor": rtn.quantize(torch.randn(6, 20), bits=2, group_size="tensor"),
         "along_outputs": rtn.quantize(torch.randn(6, 20), bits=4, group_size=3, axis=0),
         "nf": nf.quantize(torch.randn(6, 20), bits=3, group_size=4),
+        "power": power.quantize(torch.randn(6, 20), bits=3, group_size=10),
         "row_codebook": QuantizedLayer(random_codes(3), 3, 20, codebook=torch.randn(6, 8)),
         "permuted": QuantizedLayer(
             random_codes(4),
@@ -168,3 +170,10 @@ def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
 def test_relative_error() -> None:
     assert relative_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 5.0])) == 0.2
     assert relative_error(torch.zeros(2), torch.zeros(2)) is None
+
+
+def test_sqnr_is_ten_decibels_per_tenth_of_the_power() -> None:
+    assert sqnr_db(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(20)
+    assert sqnr_db(torch.tensor([10.0]), torch.tensor([-10.0])) == pytest.approx(-6.0206, abs=1e-4)
+    assert sqnr_db(torch.ones(2), torch.ones(2)) == float("inf")
+    assert sqnr_db(torch.zeros(2), torch.ones(2)) is None

@@ -6,6 +6,7 @@ tensor of the file is a parameter of the model that the quantizer changed, under
 method's record holds each module's shape, bits, group size and axis (`describe`).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,6 +147,17 @@ def relative_error(reference: Tensor, approximation: Tensor) -> float | None:
     norm = torch.linalg.vector_norm(reference, dtype=torch.float64).item()
     difference = torch.linalg.vector_norm(reference - approximation, dtype=torch.float64).item()
     return difference / norm if norm > 0 else None
+
+
+def sqnr_db(reference: Tensor, approximation: Tensor) -> float | None:
+    """Signal over quantization noise, 10 log10(||x||^2 / ||x - Q(x)||^2), in decibels.
+
+    Infinite where nothing is lost; None where the reference is 0.
+    """
+    relative = relative_error(reference, approximation)
+    if relative is None:
+        return None
+    return -20 * math.log10(relative) if relative > 0 else math.inf
 
 
 def describe(layer: QuantizedLayer) -> dict[str, Any]:
