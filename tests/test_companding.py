@@ -1,17 +1,28 @@
-"""Companded quantizers: their transforms, their levels by hand, and fits against theory."""
+"""Non-uniform quantizers: transforms, levels by hand, and what is fitted, against theory."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowbit.errors import InputError
-from lowbit.quantization.companding import Compander, fit_compander
-from lowbit.quantization.quantized import dequantize, relative_error
-from lowbit.quantizers import power, rtn
+from lowbit.quantization.companding import Compander
+from lowbit.quantization.quantized import QuantizedLayer, dequantize, relative_error
+from lowbit.quantizers import log, piecewise, power, rtn, sigmoid
+from lowbit.quantizers.log import MuLaw
+from lowbit.quantizers.piecewise import PiecewiseLinear
 from lowbit.quantizers.power import Power
+from lowbit.quantizers.sigmoid import Sigmoid
 
-COMPANDERS: list[Compander] = [Power(), Power(0.1), Power(0.5), Power(1.0), Power(2.0)]
+COMPANDERS: list[Compander] = [
+    *(Power(), Power(0.1), Power(0.5), Power(1.0), Power(2.0)),
+    *(Sigmoid(), Sigmoid(0.1), Sigmoid(20.0)),
+    *(MuLaw(), MuLaw(0.01), MuLaw(1e6)),
+    *(PiecewiseLinear(), PiecewiseLinear(0.01), PiecewiseLinear(0.5)),
+]
 named = pytest.mark.parametrize("compander", COMPANDERS, ids=str)
 
 
@@ -25,7 +36,7 @@ def test_a_compander_is_an_odd_increasing_map_of_the_interval_onto_itself(
 ) -> None:
     u = torch.arange(-1000, 1001, dtype=torch.float64) / 1000
     f = compander.forward(u)
-    assert f[[0, 1000, 2000]].tolist() == [-1.0, 0.0, 1.0]
+    assert f[[0, 1000, 2000]].tolist() == pytest.approx([-1.0, 0.0, 1.0], abs=1e-15)
     assert torch.equal(f, -f.flip(0))
     assert (f.diff() > 0).all()
     torch.testing.assert_close(compander.inverse(f), u)
@@ -80,35 +91,94 @@ def test_an_exponent_of_one_is_the_uniform_grid() -> None:
         torch.testing.assert_close(dequantize(layer), dequantize(uniform))
 
 
-@settings(derandomize=True, deadline=None, max_examples=20)
-@given(st.integers(2, 8), st.sampled_from([32, "row", "tensor"]), st.integers(0, 999))
-def test_the_fitted_exponent_has_the_least_error(
-    bits: int, group_size: int | str, seed: int
+def test_levels_by_hand() -> None:
+    """f^-1 of 1/3 and 2/3."""
+    weight = torch.tensor([[-1.0, 0.1, 0.5, 1.0]])
+    for layer, expected in [
+        (sigmoid.quantize(weight, bits=3, group_size=4, steepness=2.0), [0.2595395, 0.5596658]),
+        (log.quantize(weight, bits=3, group_size=4, mu=7.0), [1 / 7, 3 / 7]),
+        (piecewise.quantize(weight, bits=3, group_size=4, break_point=0.3), [0.2, 1.6 / 3]),
+    ]:
+        low, high = expected
+        levels = torch.tensor([-1.0, -high, -low, 0.0, low, high, 1.0])
+        torch.testing.assert_close(layer.codebook, levels, rtol=1e-5, atol=0)
+
+
+def test_curves_by_hand() -> None:
+    u = torch.tensor([0.0, 0.1, -0.3, 0.5, -1.0], dtype=torch.float64)
+    by_definition = {
+        Sigmoid(5.0): [np.tanh(2.5 * value) / np.tanh(2.5) for value in u.tolist()],
+        MuLaw(15.0): [np.sign(v) * np.log2(1 + 15 * abs(v)) / 4 for v in u.tolist()],
+        PiecewiseLinear(0.3): [0.0, 0.1 / 0.6, -0.5, 0.5 + 0.2 / 1.4, -1.0],
+    }
+    for compander, expected in by_definition.items():
+        assert compander.forward(u).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+FITS: list[tuple[Callable[..., QuantizedLayer], str, Callable[[float], Compander], list[float]]] = [
+    (power.quantize, "exponent", Power, power.FITTED),
+    (sigmoid.quantize, "steepness", Sigmoid, sigmoid.FITTED),
+    (log.quantize, "mu", MuLaw, log.FITTED),
+    (piecewise.quantize, "break_point", PiecewiseLinear, piecewise.FITTED),
+]
+
+
+@settings(derandomize=True, deadline=None, max_examples=10)
+@given(
+    st.sampled_from(FITS),
+    st.integers(2, 8),
+    st.sampled_from([32, "row", "tensor"]),
+    st.integers(0, 999),
+)
+def test_a_fitted_parameter_has_the_least_error(
+    fit: tuple, bits: int, group_size: int | str, seed: int
 ) -> None:
     """Against the definition, written out in float64."""
+    quantize, key, family, candidates = fit
     weight, half = gaussian(seed=seed) ** 3, 2 ** (bits - 1) - 1
     size = {"row": 128, "tensor": weight.numel()}.get(group_size, group_size)
     groups = weight.double().view(-1, size)
-    u = groups / groups.abs().amax(1, keepdim=True)
+    largest = groups.abs().amax(1, keepdim=True)
 
-    def error(exponent: float) -> float:
-        codes = (u.abs() ** exponent * half).round()
-        restored = (codes / half) ** (1 / exponent) * u.sign() * groups.abs().amax(1, keepdim=True)
+    def error(parameter: float) -> float:
+        compander = family(parameter)
+        steps = (compander.forward(groups / largest) * half).round()
+        restored = compander.inverse(steps / half) * largest
         return (torch.linalg.vector_norm(groups - restored) / groups.norm()).item()
 
-    fitted = power.quantize(weight, bits=bits, group_size=group_size, exponent="fit")
-    least = min(map(error, power.FITTED))
+    fitted = quantize(weight, bits=bits, group_size=group_size, **{key: "fit"})
+    least = min(map(error, candidates))
     assert relative_error(weight, dequantize(fitted)) == pytest.approx(least, rel=1e-5)
 
 
 def test_the_fitted_exponent_is_that_of_high_resolution_theory() -> None:
     """x = t**3 with t even on [-1, 1]: E[1 / f'(x)**2] (Bennett) is least for f = x**(7/9)."""
     weight = torch.linspace(-1, 1, 2**18, dtype=torch.float64).pow(3).float().view(512, 512)
-    found = fit_compander(map(Power, power.FITTED), weight, bits=8, group_size="tensor")
-    assert found.exponent == pytest.approx(7 / 9, abs=0.01)
+    layer = power.quantize(weight, bits=8, group_size="tensor", exponent="fit")
+    exponent = np.log(64 / 127) / np.log(layer.codebook[127 + 64].item())
+    assert exponent == pytest.approx(7 / 9, abs=0.01)
+
+
+def test_the_fitted_break_point_is_that_of_high_resolution_theory() -> None:
+    """The same t**3: 4 b**2 P(x < b) + 4 (1 - b)**2 P(x > b), with P(x < b) = b**(1/3)."""
+    weight = torch.linspace(-1, 1, 2**18, dtype=torch.float64).pow(3).float().view(512, 512)
+    layer = piecewise.quantize(weight, bits=8, group_size="tensor")
+
+    def error(b: np.ndarray | float) -> np.ndarray | float:
+        return b**2 * np.cbrt(b) + (1 - b) ** 2 * (1 - np.cbrt(b))
+
+    found = layer.codebook[127 + 32].item() * 127 / 64  # on the inner line, which ends at 63.5
+    assert error(0.5) > 1.03 * error(found)
+    assert error(found) < 1.002 * error(np.linspace(0.01, 0.5, 5000)).min()
 
 
 def test_parameters_that_give_no_transform_are_told() -> None:
-    for exponent in (0.0, -1.0, 0.09, 3.0, float("nan")):
-        with pytest.raises(InputError, match=r"write a number from 0\.1 to 2"):
-            power.quantize(gaussian(), bits=3, group_size=32, exponent=exponent)
+    for quantize, parameter, text in [
+        (power.quantize, {"exponent": 0.0}, r"exponent is 0\.0; write a number from 0\.1 to 2"),
+        (power.quantize, {"exponent": float("nan")}, "exponent is nan; write a number"),
+        (sigmoid.quantize, {"steepness": 21.0}, r"steepness is 21\.0; write .* 0\.1 to 20"),
+        (log.quantize, {"mu": -1.0}, r"mu is -1\.0; write a number from 0\.01 to 1000000"),
+        (piecewise.quantize, {"break_point": 0.6}, r"break_point is 0\.6; .* 0\.01 to 0\.5"),
+    ]:
+        with pytest.raises(InputError, match=text):
+            quantize(gaussian(), bits=3, group_size=32, **parameter)

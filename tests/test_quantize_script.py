@@ -170,7 +170,7 @@ def test_hqq_beats_rtn_in_the_record(case: Case) -> None:
 
 
 def test_two_runs_are_byte_identical(case: Case) -> None:
-    for quantizer in ("rtn", "nf", "hqq"):
+    for quantizer in ("rtn", "nf", "hqq", "power", "lloyd_max"):
         settings = {"bits": 4, "group_size": 16}
         for out in ("first", "second"):
             case.quantize(quantizer, settings, out)

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from lowbit.errors import InputError
 from lowbit.quantization.quantized import QuantizedLayer, dequantize, relative_error, split_groups
-from lowbit.quantizers import fp_bitsandbytes, hqq, nf, nf_bitsandbytes, power, rtn
+from lowbit.quantizers import (
+    fp_bitsandbytes,
+    hqq,
+    lloyd_max,
+    log,
+    nf,
+    nf_bitsandbytes,
+    piecewise,
+    power,
+    rtn,
+    sigmoid,
+)
 from study.methods import Hqq
 
 KINDS: dict[str, tuple[Callable[..., QuantizedLayer], dict]] = {
@@ -20,14 +31,21 @@ KINDS: dict[str, tuple[Callable[..., QuantizedLayer], dict]] = {
     "nf": (nf.quantize, {}),
     "power": (power.quantize, {}),
     "power fitted": (power.quantize, {"exponent": "fit"}),
+    "sigmoid": (sigmoid.quantize, {}),
+    "sigmoid fitted": (sigmoid.quantize, {"steepness": "fit"}),
+    "log": (log.quantize, {}),
+    "log fitted": (log.quantize, {"mu": "fit"}),
+    "piecewise": (piecewise.quantize, {"break_point": 0.25}),
+    "piecewise fitted": (piecewise.quantize, {}),
+    "lloyd_max": (lloyd_max.quantize, {}),
     "hqq": (hqq.quantize, {}),
     "hqq axis 0": (hqq.quantize, {"axis": 0}),
 }
-EXACT = [kind for kind in KINDS if "hqq" not in kind]
+EXACT = [kind for kind in KINDS if kind not in ("hqq", "hqq axis 0", "lloyd_max")]
 """Quantizers that bring zero and constant groups back exactly."""
-TWO_BITS = {"power": 1.4}
-"""Upper bound of the error at 2 bits where it is not 0.7: with three levels, the cube root rounds
-all above an eighth of a group's largest weight up to it."""
+TWO_BITS = {"power": 1.4, "sigmoid": 0.9, "log": 1.6, "piecewise": 1.0}
+"""Upper bound of the error at 2 bits where it is not 0.7: of three levels, a companded grid takes
+the outer ones for all that f takes above 1/2, as the cube root all above 1/8 of the largest."""
 
 
 def gaussian(rows: int = 64, columns: int = 128, seed: int = 0) -> torch.Tensor:
@@ -87,7 +105,9 @@ def test_constant_groups_are_exact(kind: str, bits: int, value: float) -> None:
     assert torch.equal(restored, weight)
 
 
-@pytest.mark.parametrize("quantize", [rtn.quantize, nf.quantize, power.quantize])
+@pytest.mark.parametrize(
+    "quantize", [rtn.quantize, nf.quantize, power.quantize, lloyd_max.quantize]
+)
 @pytest.mark.parametrize(("group_size", "groups"), [(32, 4), ("row", 1)])
 def test_group_sizes(quantize: Callable, group_size: int | str, groups: int) -> None:
     layer = quantize(gaussian(), bits=3, group_size=group_size)
@@ -95,7 +115,9 @@ def test_group_sizes(quantize: Callable, group_size: int | str, groups: int) -> 
     assert layer.group_size == 128 // groups
 
 
-@pytest.mark.parametrize("quantize", [rtn.quantize, nf.quantize, power.quantize])
+@pytest.mark.parametrize(
+    "quantize", [rtn.quantize, nf.quantize, power.quantize, lloyd_max.quantize]
+)
 def test_one_scale_for_the_tensor(quantize: Callable) -> None:
     layer = quantize(gaussian(), bits=3, group_size="tensor")
     assert layer.scales.shape == (1, 1)

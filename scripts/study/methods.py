@@ -174,6 +174,51 @@ class Power(Method):
     """From 0.1 to 2; 1 is the uniform grid. `fit`: of the least squared error, for each layer."""
 
 
+class Sigmoid(Method):
+    """A uniform grid for a logistic function of the weight, centred and scaled."""
+
+    BACKENDS = {"own": Backend("lowbit.quantizers.sigmoid", "core")}
+    model_config = _settings({"quantizer": "sigmoid", "bits": 3, "group_size": 64})
+
+    quantizer: Literal["sigmoid"]
+    steepness: Annotated[FitOrNumber, _fit_or_number(0.1, 20)] = 3.0
+    """Change of the logistic function's argument from 0 to the group's largest weight; `fit`: of
+    the least squared error, for each layer."""
+
+
+class Log(Method):
+    """A uniform grid for the mu-law of the weight."""
+
+    BACKENDS = {"own": Backend("lowbit.quantizers.log", "core")}
+    model_config = _settings({"quantizer": "log", "bits": 3, "group_size": 64})
+
+    quantizer: Literal["log"]
+    mu: Annotated[FitOrNumber, _fit_or_number(0.01, 1e6)] = 255.0
+    """How much finer the grid is at 0 than at the ends; 255 is that of telephony. `fit`: of the
+    least squared error, for each layer."""
+
+
+class Piecewise(Method):
+    """Two uniform grids, a fine one around 0 and a coarse one for the tails, as PWLQ."""
+
+    BACKENDS = {"own": Backend("lowbit.quantizers.piecewise", "core")}
+    model_config = _settings({"quantizer": "piecewise", "bits": 3, "group_size": 64})
+
+    quantizer: Literal["piecewise"]
+    break_point: Annotated[FitOrNumber, _fit_or_number(0.01, 0.5)] = "fit"
+    """Where they meet, as a share of the group's largest weight; `fit`: of the least squared error,
+    for each layer."""
+
+
+class LloydMax(Method):
+    """The levels of the least squared error for each layer: k-means of its scaled weights."""
+
+    BACKENDS = {"own": Backend("lowbit.quantizers.lloyd_max", "core")}
+    model_config = _settings({"quantizer": "lloyd_max", "bits": 3, "group_size": 64})
+
+    quantizer: Literal["lloyd_max"]
+
+
 class Fp(Method):
     """Four-bit floating point (sign, two bits of exponent, one of mantissa), by bitsandbytes."""
 
@@ -349,6 +394,6 @@ class Published(Method):
         return self.group_size if isinstance(self.group_size, int) else inputs
 
 
-METHODS = (Rtn, Nf, Power, Fp, Hqq, Gptq, Awq, Eqat)
+METHODS = (Rtn, Nf, Power, Sigmoid, Log, Piecewise, LloydMax, Fp, Hqq, Gptq, Awq, Eqat)
 """The quantizers of the workflow itself."""
 AnyMethod = Annotated[Union[(*METHODS, Published)], Field(discriminator="quantizer")]

@@ -13,10 +13,18 @@ from torch import Tensor
 
 from lowbit.errors import InputError
 from lowbit.quantization.companding import Compander, divisor, largest_code
+from lowbit.quantizers.log import MuLaw
+from lowbit.quantizers.piecewise import PiecewiseLinear
 from lowbit.quantizers.power import Power
+from lowbit.quantizers.sigmoid import Sigmoid
 
 UNIFORM = "uniform"
-COMPANDERS: Mapping[str, Callable[..., Compander]] = {"power": Power}
+COMPANDERS: Mapping[str, Callable[..., Compander]] = {
+    "power": Power,
+    "sigmoid": Sigmoid,
+    "log": MuLaw,
+    "piecewise": PiecewiseLinear,
+}
 """Non-uniform transforms by name; each is made of one parameter, which has a default."""
 GRANULARITIES = ("tensor", "token", "group", "channel")
 BITS = range(2, 9)

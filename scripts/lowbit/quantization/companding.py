@@ -61,28 +61,28 @@ def divisor(largest: Tensor) -> Tensor:
 
 
 def quantize_companded(
-    weight: Tensor, compander: Compander, *, bits: int, group_size: GroupSize
+    weight: Tensor, candidates: Iterable[Compander], *, bits: int, group_size: GroupSize
 ) -> QuantizedLayer:
-    """Quantize `weight` `[out, in]`, each group divided by its largest magnitude."""
+    """Quantize `weight` `[out, in]` by the candidate with the least squared error.
+
+    Of equals the first is taken. All are tried, because the error as a function of a compander's
+    parameter has many small minima beside the one that is meant.
+    """
+
+    def error(layer: QuantizedLayer) -> float:
+        difference = weight - dequantize(layer)
+        return torch.linalg.vector_norm(difference, dtype=torch.float64).item()
+
+    return min((_quantize(weight, one, bits, group_size) for one in candidates), key=error)
+
+
+def _quantize(
+    weight: Tensor, compander: Compander, bits: int, group_size: GroupSize
+) -> QuantizedLayer:
+    """Divide each group by its largest magnitude; take the nearest level in the domain of f."""
     groups, extent = split_groups(weight.to(torch.float32), group_size)
     magnitude = groups.abs()
     scales = magnitude.amax(extent, keepdim=True)
     steps = compander.steps(magnitude.div_(divisor(scales)), bits)
     codes = steps.copysign_(groups).add_(largest_code(bits))
     return join_groups(codes, scales, codebook=compander.levels(bits), bits=bits)
-
-
-def fit_compander(
-    candidates: Iterable[Compander], weight: Tensor, *, bits: int, group_size: GroupSize
-) -> Compander:
-    """Return the one with the least squared error on `weight`; of equals the first.
-
-    All are tried, because the error has many small minima beside the one that is meant.
-    """
-
-    def squared_error(compander: Compander) -> float:
-        layer = quantize_companded(weight, compander, bits=bits, group_size=group_size)
-        difference = weight - dequantize(layer)
-        return torch.linalg.vector_norm(difference, dtype=torch.float64).item()
-
-    return min(candidates, key=squared_error)

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from lowbit.errors import InputError
-from lowbit.quantization.companding import Compander, fit_compander, quantize_companded
+from lowbit.quantization.companding import Compander, quantize_companded
 from lowbit.quantization.quantized import GroupSize, QuantizedLayer
 
 LIBRARIES = ("torch",)
@@ -50,8 +50,5 @@ def quantize(
     The scale in the transformed domain is max|x|**p, so that of the codebook is max|x|. Where the
     exponent is fitted, the layer's codebook tells which it is.
     """
-    if exponent == "fit":
-        power = fit_compander(map(Power, FITTED), weight, bits=bits, group_size=group_size)
-    else:
-        power = Power(exponent)
-    return quantize_companded(weight, power, bits=bits, group_size=group_size)
+    exponents = FITTED if exponent == "fit" else [exponent]
+    return quantize_companded(weight, map(Power, exponents), bits=bits, group_size=group_size)
