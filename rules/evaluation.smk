@@ -1,5 +1,8 @@
 """Evaluation sets: perplexity of a text, accuracy for last words, of every method."""
 
+CLAIM_TABLES.append("evaluation.csv")
+ANSWER_TABLES.append("evaluation.csv")
+
 
 rule tokenize_evaluation:
     input:
@@ -77,3 +80,57 @@ rule evaluate:
         "python scripts/evaluate.py --model {input.model} --sets {params.sets:q} "
         "--methods {params.methods:q} --settings {params.settings:q} --code {params.code} "
         "--gates {output.gates} --output {output.scores} 2>&1 | tee {log}"
+
+
+rule analyze_evaluation:
+    input:
+        scores=f"{TABLES}/evaluation.parquet",
+        records=lambda w: [
+            PATHS.shared("evaluation_record", model=w.model, evaluation=name)
+            for name in STUDY.evaluation
+        ],
+    output:
+        table("evaluation", "Evaluation"),
+    log:
+        f"{TABLES}/logs/analyze_evaluation.log",
+    benchmark:
+        f"{TABLES}/benchmarks/analyze_evaluation.tsv"
+    params:
+        code=code("analyze_evaluation.py", "analysis"),
+        records=lambda w: as_json(
+            {
+                name: PATHS.shared("evaluation_record", w.model, evaluation=name)
+                for name in STUDY.evaluation
+            }
+        ),
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Tabulate what the methods of {wildcards.model} lose on the evaluation sets"
+    shell:
+        "python scripts/analyze_evaluation.py --scores {input.scores} "
+        "--records {params.records:q} --settings {params.settings:q} {params.seed} "
+        "--output {output} 2>&1 | tee {log}"
+
+
+rule plot_evaluation:
+    input:
+        f"{TABLES}/evaluation.csv",
+    output:
+        figure("evaluation", "Evaluation"),
+    log:
+        f"{TABLES}/logs/plot_evaluation.log",
+    benchmark:
+        f"{TABLES}/benchmarks/plot_evaluation.tsv"
+    params:
+        code=code("plot_evaluation.py", "analysis"),
+        methods=METHODS,
+    conda:
+        environment("analysis")
+    message:
+        "Draw the evaluation of {wildcards.model}"
+    shell:
+        "python scripts/plot_evaluation.py --table {input} --methods {params.methods:q} "
+        "--figure {output} 2>&1 | tee {log}"

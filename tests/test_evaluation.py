@@ -13,16 +13,16 @@ import torch
 from environments import run_in
 from hypothesis import given
 from hypothesis import strategies as st
+from mechanism_inputs import SETTINGS, open_engine
 from run_script import run_script
 from tiny_models import MODELS, VOCABULARY, build, token_ids
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lowbit.engine.decoder import Decoder
 from lowbit.engine.edits import Edited, Restoration
 from lowbit.engine.engine import Engine
 from lowbit.engine.losses import chosen_losses, token_losses
-from lowbit.engine.walk import FULL, Stream, own_parameters
+from lowbit.engine.walk import FULL, Stream
 from lowbit.errors import InputError
 from lowbit.experiments.evaluation import RowScores, evaluation_scores, join_rows
 from lowbit.files import read_json, sha256, write_json
@@ -39,15 +39,6 @@ from lowbit.inputs.evaluation import (
 from lowbit.inputs.models import resolve
 from lowbit.quantization.quantized import dequantize, describe, write_quantized
 from lowbit.quantizers import rtn
-
-SETTINGS = {
-    "threads": 1,
-    "device": "cpu",
-    "dtype": "float32",
-    "batch_size": 4,
-    "mode": "resident",
-}
-
 
 # Rows
 
@@ -155,12 +146,6 @@ def test_the_file_keeps_the_rows(tmp_path: Path) -> None:
 # Scores
 
 
-def engine_of(model: nn.Module, batch_size: int = 4) -> Engine:
-    """An engine of a model in memory."""
-    full = Stream(FULL, own_parameters)
-    return Engine(Decoder(model), full, torch.float32, torch.device("cpu"), batch_size, True)
-
-
 def scores_of(engine: Engine, streams: list[Stream], rows: EvaluationRows, **more: Any) -> dict:
     """Scores of all streams over all rows."""
     parts = list(evaluation_scores(engine, streams, rows, **more))
@@ -191,7 +176,7 @@ def with_greedy_words(model: nn.Module, rows: EvaluationRows) -> EvaluationRows:
 def test_padded_rows_give_what_each_row_gives_alone(name: str) -> None:
     model = build(name)
     rows = with_greedy_words(model, random_items())
-    engine = engine_of(model)
+    engine = open_engine(model)
     scores = scores_of(engine, [engine.full], rows)[FULL]
     expected = [
         plain_last_word(model, ids[:end].tolist(), first)
@@ -204,7 +189,7 @@ def test_padded_rows_give_what_each_row_gives_alone(name: str) -> None:
 
 
 def test_padding_is_never_seen() -> None:
-    engine, rows = engine_of(build("llama")), random_items()
+    engine, rows = open_engine(build("llama")), random_items()
     token_ids = rows.token_ids.copy()
     token_ids[np.arange(token_ids.shape[1]) >= rows.end[:, None]] = 7
     other = EvaluationRows(rows.kind, rows.row_ids, token_ids, rows.first, rows.end)
@@ -233,7 +218,7 @@ def test_chosen_tokens_have_the_losses_of_all() -> None:
 
 def test_edited_streams_are_scored_beside_their_base() -> None:
     model, other = build("llama"), build("llama", seed=1)
-    engine, rows = engine_of(model), random_items()
+    engine, rows = open_engine(model), random_items()
     blocks = [dict(block.named_parameters()) for block in other.model.layers]
     swapped = Stream("other", blocks.__getitem__)
     edit = Edited(FULL, Restoration(blocks.__getitem__, frozenset(range(3))))

@@ -10,6 +10,7 @@ from scipy.stats import binom
 
 from lowbit.analysis.correlation import ALL
 from lowbit.analysis.error_sets import FULL
+from lowbit.analysis.evaluation import evaluation_answer, evaluation_markdown
 from lowbit.analysis.long_tail import DIFFERENCE
 from lowbit.analysis.mechanisms.intervention_report import intervention_answer
 from lowbit.analysis.mechanisms.mixed_precision_tables import mixed_answer
@@ -47,7 +48,9 @@ EXCERPT_CHARACTERS = 90
 PATCHING, INTERVENTIONS, MIXED = "patching", "interventions", "mixed_precision"
 PERTURBATION, AGREEMENT, SENSITIVITY = "perturbation", "perturbation_agreement", "sensitivity"
 TRANSFORMS = "best_transforms"
+EVALUATION = "evaluation"
 ANSWERS = {
+    EVALUATION: evaluation_answer,
     PATCHING: patching_answer,
     INTERVENTIONS: intervention_answer,
     MIXED: mixed_answer,
@@ -85,6 +88,7 @@ FIGURES = {
 """Files in a model's folder figures/, and what they show."""
 
 OPTIONAL_FIGURES = {
+    EVALUATION: {"evaluation": "perplexity and accuracy on the evaluation sets"},
     INTERVENTIONS: {"interventions": "errors when residual norms are changed"},
     MIXED: {
         "module_ranking": "what each module gives back in higher precision",
@@ -387,10 +391,15 @@ def _model_section(
     figures = "\n".join(
         f"- [{text}]({model.folder}/figures/{name}.png)" for name, text in shown.items()
     )
+    evaluated = []
+    if EVALUATION in model.tables:
+        evaluated.append(f"## {model.name}: evaluation sets\n")
+        evaluated.append(evaluation_markdown(model.tables[EVALUATION]))
     return "\n".join(
         [
             f"## {model.name}: cost of quantization\n",
             _perplexity_table(model, methods, settings, seed),
+            *evaluated,
             f"## {model.name}: the documents that break most often\n",
             "Ordered by how many methods have the document in D_large, then by its mean error "
             "rank. NLL: of the full model, nats per token. Errors: mean over the methods of a bit "

@@ -179,7 +179,7 @@ def _figure(
     if not claim.statistic_of_figures:
         return _row(paper, claim, "figure", NO_STAGE, **values)
     try:
-        model = study_model(paper, paper_model, study)
+        model = study_model(paper, paper_model, study, claim.figures.on_documents)
         names = [study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
         measurement = _measure(claim.statistic_of_figures, claim, study.results(model), names)
     except NotMeasured as reason:
@@ -204,8 +204,12 @@ def judge_figure(measurement: Measurement, value: float, tolerance: float) -> tu
     return DIFFERS, "interval excludes the paper's value"
 
 
-def study_model(paper: Paper, paper_model: str, study: Study) -> str:
-    """Return the study's name of a model of the paper, if model and text are the paper's."""
+def study_model(paper: Paper, paper_model: str, study: Study, on_documents: bool = True) -> str:
+    """Return the study's name of a model of the paper, if model and text are the paper's.
+
+    Args:
+        on_documents: whether the text is the study's documents; else no text is looked at.
+    """
     wanted = paper.models[paper_model]
     repositories = {source.casefold() for source in wanted.sources}
     found = [
@@ -216,6 +220,8 @@ def study_model(paper: Paper, paper_model: str, study: Study) -> str:
     if not found:
         raise NotMeasured(f"{wanted.name} is not in this study")
     text = paper.documents
+    if not on_documents:
+        return found[0]
     if text.source not in study.text_source.casefold() or text.length != study.text_length:
         raise NotMeasured(
             f"the figure is for documents of {text.length} tokens from {text.source}, this study "

@@ -31,13 +31,15 @@ class Direction:
 class Figures:
     """The paper's values by model id and key; `tolerance` is absolute, or relative to the value.
 
-    They are of the claim's own statistic, unless another is named here.
+    They are of the claim's own statistic, unless another is named here, and bind for the paper's
+    documents, unless `on_documents` is false: then the statistic looks after its text itself.
     """
 
     tolerance: float
     values: dict[str, dict[str, float]]
     relative: bool = False
     statistic: str = ""
+    on_documents: bool = True
 
     def tolerance_of(self, value: float) -> float:
         """Absolute tolerance for one value."""
@@ -215,6 +217,7 @@ EXPECTED_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "length": (int, "a whole number"),
     "maximum_bits": (int, "a whole number"),
     "relative": (bool, "true or false"),
+    "on_documents": (bool, "true or false"),
     "stages": (list, "a list of stage names"),
     "sources": (list, "a list of hub repositories"),
     "claims": (list, "a list"),

@@ -29,6 +29,7 @@ from lowbit.analysis.tables import (
     present_quantities,
 )
 from lowbit.claims.downstream_statistics import extremes_damage
+from lowbit.claims.evaluation_statistics import evaluated_perplexity
 from lowbit.claims.patching_statistics import patched_perplexity, share_gap, share_restored
 from lowbit.claims.prediction_statistics import held_out_gain, held_out_metric
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic
@@ -284,6 +285,7 @@ STATISTICS: dict[str, Statistic] = {
         share_gap,
         patched_perplexity,
         extremes_damage,
+        evaluated_perplexity,
     )
 }
 """Every statistic that a claim may name."""
