@@ -216,7 +216,7 @@ def test_another_set_length_or_part_of_the_text_is_not_measured(table: pd.DataFr
             measured(table, **change)
     with pytest.raises(NotMeasured, match="this study has the first 30 windows of 2048"):
         measured(table.assign(whole=False))
-    with pytest.raises(NotMeasured, match="is called wikitext2"):
+    with pytest.raises(NotMeasured, match="no table evaluation: write a section evaluation"):
         evaluated_perplexity(claim_results(), ["full"], {"set": "wikitext2", "length": 2048})
 
 

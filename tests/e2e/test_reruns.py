@@ -35,7 +35,8 @@ AFTER_ERRORS = {
     "write_summary",
 }
 AFTER_SCORES = AFTER_ERRORS | {"compute_errors"}
-AFTER_WEIGHTS = AFTER_SCORES | {"score", "tabulate_quantization"}
+EVALUATION = {"analyze_evaluation", "evaluate", "plot_evaluation"}
+AFTER_WEIGHTS = AFTER_SCORES | EVALUATION | {"score", "tabulate_quantization"}
 
 
 def test_every_stage_ran(finished: Copy) -> None:

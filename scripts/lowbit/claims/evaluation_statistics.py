@@ -31,9 +31,10 @@ def evaluated_perplexity(results: ModelResults, names: Sequence[str], options: d
 
 def _rows(results: ModelResults, name: str, measure: str) -> pd.DataFrame:
     """Rows of one measure on a set; `NotMeasured` if the study does not have it."""
-    if TABLE in results.tables:
-        table = results.table(TABLE)
-        found = table[(table["set"] == name) & (table["measure"] == measure)]
-        if len(found):
-            return found
-    raise NotMeasured(f"no set of this study's evaluation: is called {name} and has a {measure}")
+    table = results.table(TABLE)
+    found = table[(table["set"] == name) & (table["measure"] == measure)]
+    if found.empty:
+        raise NotMeasured(
+            f"no set of this study's evaluation: is called {name} and has a {measure}"
+        )
+    return found

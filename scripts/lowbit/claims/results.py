@@ -34,6 +34,7 @@ MADE_BY = {
     "outlier_dimensions": "the rule analyze_residuals makes it",
     "predictions": "the rule predict makes it",
     "patching": "write mechanisms.patch: [upper]",
+    "evaluation": "write a section evaluation",
     "perturbation_scores": "write a section perturbation",
     "simulation_scores": "write a section simulation",
     "downstream": "write a section downstream",

@@ -64,7 +64,7 @@ def _panel(axes: "Axes", rows: pd.DataFrame, methods: Sequence[Method]) -> None:
         spread = None
         if pd.notna(row["difference_low"]):
             low, high = full + row["difference_low"], full + row["difference_high"]
-            spread = [[row["value"] - low], [high - row["value"]]]
+            spread = [[max(0, row["value"] - low)], [max(0, high - row["value"])]]
         axes.errorbar([row["value"]], [place], xerr=spread, linewidth=1.4, **look)
     axes.axvline(full, **plotting.REFERENCE)
     measure, n = rows["measure"].iloc[0], rows["n"].iloc[0]
