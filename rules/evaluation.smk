@@ -41,10 +41,7 @@ rule tokenize_evaluation:
 rule evaluate:
     input:
         model=of_study("model"),
-        rows=lambda w: [
-            PATHS.shared("evaluation_rows", model=w.model, evaluation=name)
-            for name in STUDY.evaluation
-        ],
+        rows=lambda w: list(evaluation_sets(w.model).values()),
         methods=lambda w: [
             PATHS.shared("method_record", model=w.model, method=method) for method in STUDY.methods
         ],
@@ -64,12 +61,7 @@ rule evaluate:
         mem_mb=4000,
     params:
         code=code("evaluate.py", "core"),
-        sets=lambda w: as_json(
-            {
-                name: PATHS.shared("evaluation_rows", w.model, evaluation=name)
-                for name in STUDY.evaluation
-            }
-        ),
+        sets=lambda w: as_json(evaluation_sets(w.model)),
         methods=lambda w: as_json(evaluation_files(w.model)),
         settings=as_json(STUDY.engine.model_dump()),
     conda:

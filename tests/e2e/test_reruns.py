@@ -35,8 +35,7 @@ AFTER_ERRORS = {
     "write_summary",
 }
 AFTER_SCORES = AFTER_ERRORS | {"compute_errors"}
-EVALUATION = {"analyze_evaluation", "evaluate", "plot_evaluation"}
-AFTER_WEIGHTS = AFTER_SCORES | EVALUATION | {"score", "tabulate_quantization"}
+AFTER_WEIGHTS = AFTER_SCORES | {"score", "tabulate_quantization"}
 
 
 def test_every_stage_ran(finished: Copy) -> None:
@@ -138,13 +137,15 @@ def test_perturbations_are_added_to_a_finished_study(done: Copy) -> None:
     """Nothing of the study itself runs again but the pages that tell of it."""
     added = done.study("tests/e2e/config/perturbed.yaml")
     assert not {"score", "compute_errors", "trace_layers", "patch", "predict"} & set(added.rules)
-    for rule in ("perturb", "simulate_quantization", "judge_claims", "write_summary"):
+    made = ("evaluate", "perturb", "simulate_quantization", "judge_claims", "write_summary")
+    for rule in made:
         assert added.rules[rule] == 1
     results = done.folder / "results/small/demo"
     gates = json.loads((results / "perturbation_gates.json").read_text())
     assert gates["intensity_0"] == 0
     assert gates["norms"] < 1e-4
-    assert (results / "perturbation_sets.csv").stat().st_size > 0
+    for table in ("evaluation.csv", "perturbation_sets.csv"):
+        assert (results / table).stat().st_size > 0
     assert (results / "figures/transforms.svg").stat().st_size > 0
     assert "What kind of perturbation hurts?" in (results.parent / "summary.md").read_text()
 
