@@ -350,3 +350,16 @@ def test_a_stream_cannot_leave_another_just_anywhere(parent: str | None, start: 
     wrong = Stream("wrong", own_parameters, parent=parent, start=start)
     with pytest.raises(ValueError, match="stream wrong cannot leave"):
         list(walk(decoder, [FULL_STREAM, forked, wrong], [ids]))
+
+
+def test_rows_of_different_lengths_share_no_batch() -> None:
+    """So no padding is ever walked; neighbours of one length stay together, in order."""
+    engine = Engine(
+        Decoder(build("llama")), FULL_STREAM, torch.float32, torch.device("cpu"), 2, resident=True
+    )
+    ids = token_ids(6, 9).int().numpy()
+    lengths = np.array([9, 9, 9, 5, 4, 4])
+    batches = [batch for shard in engine.shards(ids, lengths) for batch in shard]
+    assert [tuple(batch.shape) for batch in batches] == [(2, 9), (1, 9), (1, 5), (2, 4)]
+    found = [row.tolist() for batch in batches for row in batch]
+    assert found == [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
