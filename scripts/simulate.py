@@ -70,12 +70,10 @@ def main() -> None:
 
 def list_wanted(wanted: dict[str, Any]) -> "list[Simulation]":
     """The simulations that the config asks for."""
-    from lowbit.experiments.simulating import OF_ACTIVATIONS
     from lowbit.experiments.simulation_settings import TRANSFORMS, list_simulations
 
     transforms = wanted["transforms"] or TRANSFORMS
-    of_activations = [name for name in OF_ACTIVATIONS if name in transforms]
-    return list_simulations(wanted["settings"], transforms, of_activations)
+    return list_simulations(wanted["settings"], transforms, wanted["activation_transforms"])
 
 
 if __name__ == "__main__":

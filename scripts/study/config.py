@@ -29,7 +29,12 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from lowbit.downstream.buckets import MINIMUM_ITEMS
 from lowbit.errors import InputError
-from lowbit.experiments.simulation_settings import SETTING, TRANSFORMS, UNQUANTIZED
+from lowbit.experiments.simulation_settings import (
+    OF_ACTIVATIONS,
+    SETTING,
+    TRANSFORMS,
+    UNQUANTIZED,
+)
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from study.messages import Key, explain, line_of
@@ -378,7 +383,12 @@ class Simulation(BaseModel):
     group_size: Annotated[int, Field(ge=2)] = 64
     """Weights, and channels of activations, that share a scale where groups do."""
     transforms: Annotated[list[Literal[TRANSFORMS]], Field(min_length=1)] | None = None
-    """Of the grid; without it all."""
+    """Of the grid of weights; without it all."""
+    activation_transforms: Annotated[list[Literal[OF_ACTIVATIONS]], Field(min_length=1)] = [
+        "uniform",
+        "power",
+    ]
+    """Of weights and activations alike, where both are quantized."""
 
 
 class Benchmark(BaseModel):

@@ -21,12 +21,10 @@ from lowbit.experiments.projections import Once, by_document, projections
 from lowbit.experiments.simulation_settings import (
     GROUP,
     TRANSFORMS,
-    UNIFORM,
     UNQUANTIZED,
     Simulation,
 )
 from lowbit.quantization.activations import (
-    COMPANDERS,
     ActivationQuantization,
     largest_magnitude,
     quantize_activation,
@@ -48,8 +46,7 @@ _QUANTIZERS: tuple[Callable[..., QuantizedLayer], ...] = (
 )
 WEIGHT_QUANTIZERS = dict(zip(TRANSFORMS, _QUANTIZERS, strict=True))
 """By transform."""
-OF_ACTIVATIONS = tuple(name for name in TRANSFORMS if name in (UNIFORM, *COMPANDERS))
-"""Transforms that activations can be quantized by."""
+
 
 Ranges = Mapping[tuple[int, str], Tensor]
 """By block and projection the largest magnitude of what it reads, over calibration text."""

@@ -27,6 +27,8 @@ TRANSFORMS = (
     "lloyd_max",
 )
 """What is done to the uniform grid; `power` is the paper's cube root."""
+OF_ACTIVATIONS = (UNIFORM, "power", "sigmoid", "log", "piecewise")
+"""Those that need not be fitted to the values, so that activations can be quantized by them."""
 SETTING = re.compile(r"W(\d+)A(\d+)")
 
 
@@ -63,7 +65,7 @@ def list_simulations(
     Args:
         settings: such as W4A16.
         transforms: of weights alone.
-        of_activations: those among them that can be applied to activations.
+        of_activations: of weights and activations alike; some of `OF_ACTIVATIONS`.
     """
     found = []
     for setting in settings:
