@@ -8,12 +8,14 @@ import pandas as pd
 import seaborn as sns
 
 from lowbit.analysis.perturbation.simulations import CELL
-from lowbit.experiments.simulation_settings import NONE
+from lowbit.experiments.simulation_settings import NONE, TRANSFORMS
 from lowbit.figures import plotting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LINEAR_BELOW = 1e-3
+"""Nats per token; errors may be negative, so the axis is linear near 0."""
 EDGES = {"linewidths": 0.6, "linecolor": "white"}
 
 
@@ -72,6 +74,7 @@ def sqnr(simulations: pd.DataFrame) -> "Figure":
         ),
     }
     parts = {name: part for name, part in parts.items() if len(part[0])}
+    colours = dict(zip(TRANSFORMS, sns.color_palette("tab10"), strict=True))
     figure, panels = plt.subplots(
         1, len(parts), figsize=(4.4 * len(parts) + 1.4, 3.4), layout="constrained", squeeze=False
     )
@@ -84,10 +87,12 @@ def sqnr(simulations: pd.DataFrame) -> "Figure":
             y="error",
             hue="transform",
             style=style.replace("_", " "),
+            palette=colours,
             ax=axes,
             s=30,
         )
-        axes.set_yscale("symlog", linthresh=1e-3)
+        axes.set_yscale("symlog", linthresh=LINEAR_BELOW)
+        axes.set_ylim(2 * min(rows["error"].min(), 0) - LINEAR_BELOW / 4, 2 * rows["error"].max())
         axes.set_title(name)
         axes.set_xlabel(label)
         axes.set_ylabel("error [nats per token]")
