@@ -79,5 +79,9 @@ def _panel(
         look = {"markersize": 4.5, "linewidth": 1.5, "elinewidth": 1, "capsize": 2}
         axes.errorbar(at, mine[value], distance, label=method, **styles[method], **look)
     medians = rows.loc[rows["method"] == shown[0], "popularity_median"]
-    axes.set_xticks(range(len(medians)), [f"{median:.3g}" for median in medians], rotation=30)
+    axes.set_xticks(range(len(medians)), map(_label, medians), rotation=30)
     axes.set_xlabel("popularity, median of the bucket")
+
+
+def _label(popularity: float) -> str:
+    return f"{popularity:,.0f}" if popularity >= 10 else f"{popularity:.3g}"
