@@ -197,6 +197,32 @@ def on_sets(table):
     return {"evaluation": f"{TABLES}/{table}"} if STUDY.evaluation else {}
 
 
+def of_method(kind):
+    """Input function: a file of the method in `{scores}`, none for the unquantized model."""
+
+    def find(wildcards):
+        method, model = PATHS.plain_name(wildcards.scores), PATHS.plain_name(wildcards.model)
+        return [] if method == FULL else PATHS.shared(kind, model, method)
+
+    return find
+
+
+def task_options(keyed):
+    """Options that say what a downstream task asks."""
+    name = PATHS.plain_name(keyed)
+    benchmark = STUDY.downstream[name]
+    file = benchmark.task_file()
+    limit = f"--limit {benchmark.limit}" if benchmark.limit else ""
+    task = benchmark.task if file is None else file.path
+    return f"--name {name} --task {shlex.quote(str(task))} --shots {benchmark.shots} {limit}"
+
+
+def task_code(keyed):
+    """Digest of a downstream task's script and of the modules that its file names functions of."""
+    file = STUDY.downstream[PATHS.plain_name(keyed)].task_file()
+    return code("downstream.py", "lm_eval", *(file.modules if file else ()))
+
+
 def reported(file, category):
     """Mark a result for the HTML report; its caption is `report/<name>.rst`."""
     name, kind = Path(file).stem, "figure" if file.endswith("png") else "table"

@@ -7,36 +7,12 @@ ANSWERED = [
     (name, method) for name in STUDY.downstream for method in STUDY.downstream_methods(name)
 ]
 """Every task with every method that answers it."""
-TASK_OF = {name: benchmark.task_file() for name, benchmark in STUDY.downstream.items()}
-"""Name of a task in the config -> its file; None where the harness has it."""
-BY_POPULARITY = any(file and file.popularity for file in TASK_OF.values())
+BY_POPULARITY = any(
+    file.popularity for name in STUDY.downstream if (file := STUDY.downstream[name].task_file())
+)
+"""Whether there is a task whose results are cut by popularity."""
 
 CLAIM_TABLES.append("downstream.parquet")
-
-
-def of_method(kind):
-    """Input function: a file of the method in `{scores}`, none for the unquantized model."""
-
-    def find(wildcards):
-        method, model = PATHS.plain_name(wildcards.scores), PATHS.plain_name(wildcards.model)
-        return [] if method == FULL else PATHS.shared(kind, model, method)
-
-    return find
-
-
-def task_options(keyed):
-    """Options that say what is asked, in the config's words."""
-    name = PATHS.plain_name(keyed)
-    benchmark, file = STUDY.downstream[name], TASK_OF[name]
-    limit = f"--limit {benchmark.limit}" if benchmark.limit else ""
-    task = benchmark.task if file is None else file.path
-    return f"--name {name} --task {shlex.quote(str(task))} --shots {benchmark.shots} {limit}"
-
-
-def task_code(keyed):
-    """Digest of the script and of what the task's file names functions of."""
-    file = TASK_OF[PATHS.plain_name(keyed)]
-    return code("downstream.py", "lm_eval", *(file.modules if file else ()))
 
 
 rule answer:
