@@ -32,6 +32,7 @@ STUDY_FOLDER = f"results/{STUDY.study}"
 TABLES = f"{STUDY_FOLDER}/{{model}}"
 """Folder of this study's results for one model; here `{model}` is the plain name."""
 THREADS = STUDY.engine.threads
+"""Of jobs that run a model or a quantizer; all others have one."""
 MODEL_RESULTS = []
 """What every rule adds to a model's results: its reported tables and figures, below `TABLES`."""
 
@@ -55,12 +56,13 @@ wildcard_constraints:
     evaluation="[^/]+",
 
 
-# The threads of a job come from the config, not from the machine: they change sums in the last bits.
-# They sleep while they wait for each other (OpenMP would spin, and take the time of whatever else
+# A job has one thread, whatever the machine has: threads change sums in the last bits. Jobs that run a
+# model or a quantizer have those of the config, which they declare and give to PyTorch themselves.
+# Threads sleep while they wait for each other (OpenMP would spin, and take the time of whatever else
 # runs on the machine: several times slower).
 shell.prefix(
     "set -euo pipefail; export PYTHONNOUSERSITE=1 OMP_WAIT_POLICY=PASSIVE "
-    f"OMP_NUM_THREADS={THREADS} OPENBLAS_NUM_THREADS={THREADS} MKL_NUM_THREADS={THREADS}; "
+    "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1; "
 )
 
 if workflow.is_main_process:
