@@ -176,6 +176,27 @@ def test_summary_says_what_prediction_tails_and_tokens_show(study):
     assert "(no measurable difference; mean of methods)" in answer
 
 
+def test_the_summary_tells_of_evaluation_sets_where_there_are_any(study):
+    values = [{"method": name, "value": 20 + at} for at, name in enumerate(["full", *METHODS])]
+    table = pd.DataFrame(values).assign(set="wikitext2", measure="perplexity", low=1.0, high=99.0)
+    table.to_csv(study.results / "evaluation.csv", index=False)
+    models = {"demo": {"results": str(study.results), "record": str(study.model)}}
+    output = study.root / "with_evaluation.md"
+    told = run(
+        "write_summary.py",
+        *("--study", "demo", "--models", json.dumps(models), "--methods", json.dumps(METHODS)),
+        *("--documents", study.documents, "--claims", study.results.parent / "claims.csv"),
+        *("--settings", BOOTSTRAP, "--seed", 0, "--tables", "evaluation.csv", "--output", output),
+    )
+    assert told == ""
+    summary = output.read_text()
+    assert "*What is lost on evaluation sets?* wikitext2: perplexity 20.00 in full" in summary
+    assert "## demo: evaluation sets\n\n| method | wikitext2: perplexity |" in summary
+    assert "(demo/figures/evaluation.png)" in summary
+    plain = (study.results.parent / "summary.md").read_text()
+    assert "evaluation" not in plain
+
+
 def test_claims_about_prediction_are_judged(study):
     claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
     names = ["residual_predicts_at_equal_nll", "residual_adds_to_prediction", "text_baseline"]

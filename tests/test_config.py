@@ -117,6 +117,15 @@ def only_windows(**changes: Any) -> dict[str, Any]:
     return {"kind": "windows", "source": "demo"} | changes
 
 
+def test_no_set_is_both_learned_from_and_evaluated_on(project: Path) -> None:
+    Path("a.txt").write_text("a")
+    told = message(
+        "calibration: {c: {source: 'path:a.txt', n: 2, length: 16}}\n"
+        "evaluation: {e: {kind: windows, source: 'path:a.txt'}}"
+    )
+    assert "study.yaml:2: evaluation e.source is also calibration.c.source; quantizers" in told
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

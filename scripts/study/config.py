@@ -466,6 +466,20 @@ class Study(BaseModel):
             )
         return errors
 
+    @field_validator("evaluation")
+    @classmethod
+    def _is_not_learned_from(
+        cls, evaluation: dict[str, Evaluation], info: ValidationInfo
+    ) -> dict[str, Evaluation]:
+        for name, each in evaluation.items():
+            for other, calibration in info.data.get("calibration", {}).items():
+                if each.source == calibration.source != "demo":
+                    raise ValueError(
+                        f"{name}.source is also calibration.{other}.source; quantizers must not "
+                        "learn from what they are evaluated on. Take one of the two from elsewhere"
+                    )
+        return evaluation
+
     @field_validator("methods", mode="before")
     @classmethod
     def _published_need_no_quantizer(cls, methods: Any) -> Any:
