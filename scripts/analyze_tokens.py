@@ -26,12 +26,12 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.analysis import token_errors
-    from lowbit.analysis.error_sets import FULL
     from lowbit.analysis.score_files import read_token_scores, score_paths
     from lowbit.analysis.statistics import BootstrapSettings, require_documents, resample_counts
     from lowbit.analysis.tables import membership
     from lowbit.files import write_csv
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.names import FULL
     from lowbit.settings import parse_settings
 
     settings = parse_settings(BootstrapSettings, arguments.settings, "--settings")

@@ -97,9 +97,9 @@ def missing_methods(arguments: argparse.Namespace, name: str) -> dict[str, str]:
 def score(arguments: argparse.Namespace, missing: dict[str, dict[str, str]]) -> None:
     """Walk each set with the methods that have no scores on it."""
     from lowbit.engine.engine import Engine
-    from lowbit.engine.walk import FULL
     from lowbit.experiments.kept_scores import write_scores
     from lowbit.inputs.evaluation import read_rows
+    from lowbit.names import FULL
 
     engine = Engine.open(arguments.model, arguments.settings)
     methods = {method["name"]: method for method in arguments.methods}

@@ -45,10 +45,10 @@ def main() -> None:
 
     from lowbit.analysis.mechanisms.matched_documents import choose_documents
     from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
-    from lowbit.engine.walk import FULL
     from lowbit.experiments.interventions import NORM_INPUT
     from lowbit.experiments.sham import check_sham
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.names import FULL
 
     engine = Engine.open(arguments.model, arguments.settings)
     variants = [engine.quantized(name, Path(path)) for name, path in arguments.methods.items()]
@@ -110,8 +110,8 @@ def intervention_rows(
     import numpy as np
     import pandas as pd
 
-    from lowbit.engine.walk import FULL
-    from lowbit.experiments.interventions import SWAPS
+    from lowbit.experiments.intervention_conditions import SWAPS
+    from lowbit.names import FULL
 
     table = pd.DataFrame(
         {

@@ -152,9 +152,9 @@ def score_models(
     from tqdm import tqdm
 
     from lowbit.analysis.mechanisms.mixed_precision import BASE
-    from lowbit.engine.walk import FULL
     from lowbit.experiments.edited_documents import EDITS_AT_ONCE
     from lowbit.experiments.scoring import join, score_documents
+    from lowbit.names import FULL
 
     names = list(models)
     groups = [names[at : at + EDITS_AT_ONCE] for at in range(0, len(names), EDITS_AT_ONCE)]

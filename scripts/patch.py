@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lowbit.engine.engine import Engine
     from lowbit.experiments.conditions import Condition
 
-SETS = ("large", "control")
-
 
 def parse_arguments() -> argparse.Namespace:
     """Define and read the options."""
@@ -83,6 +81,8 @@ def choose_documents(
     Raises:
         InputError: the table of sets has none of this method.
     """
+    from lowbit.names import SETS
+
     chosen = sets[(sets["method"] == method["sets_of"]) & sets["set"].isin(SETS)]
     if chosen.empty:
         raise InputError(f"the table of sets has no documents of the method {method['sets_of']}")
@@ -108,8 +108,8 @@ def patch_method(
     import numpy as np
     from tqdm import tqdm
 
-    from lowbit.engine.walk import FULL
     from lowbit.experiments.patching import condition_nll, groups
+    from lowbit.names import FULL
 
     name, record = method["name"], Path(method["record"])
     quantized, donor = engine.quantized(name, record), engine.donor(name, record, token_ids)
@@ -131,8 +131,8 @@ def condition_table(
         documents: method, sets_of, set, doc_id.
         nll: [documents] by stream and condition.
     """
-    from lowbit.engine.walk import FULL
     from lowbit.experiments.conditions import NONE
+    from lowbit.names import FULL
 
     values = {
         "kind": condition.kind,

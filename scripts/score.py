@@ -71,10 +71,10 @@ def score(
     from tqdm import tqdm
 
     from lowbit.engine.engine import Engine
-    from lowbit.engine.walk import FULL
     from lowbit.experiments.kept_scores import write_scores
     from lowbit.experiments.scoring import join, score_documents
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.names import FULL
 
     engine = Engine.open(arguments.model, arguments.settings)
     variants = [

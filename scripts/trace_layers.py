@@ -86,8 +86,9 @@ def read_out(
     """
     from lowbit.analysis.tables import membership
     from lowbit.experiments.trace import exit_nll
+    from lowbit.names import SETS
 
-    large, control = (membership(sets, sets_of, name, doc_ids) for name in ("large", "control"))
+    large, control = (membership(sets, sets_of, name, doc_ids) for name in SETS)
     member = large | control
     if not member.any():
         raise InputError(f"the table of sets has no documents of the method {sets_of}")

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.engine import Engine
-from lowbit.engine.walk import FULL, Stream, own_parameters
+from lowbit.engine.walk import Stream, own_parameters
 from lowbit.experiments.residuals import measure_residuals
 from lowbit.files import sha256, write_json
+from lowbit.names import FULL
 from lowbit.quantization.experts import separate_tensors
 from lowbit.quantization.quantized import QuantizedLayer, describe, write_quantized
 from lowbit.quantizers import rtn

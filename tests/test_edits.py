@@ -15,9 +15,10 @@ from lowbit.engine.decoder import Decoder
 from lowbit.engine.edits import Edit, Edited, Patch, Restoration, Scaling, edited_nll
 from lowbit.engine.engine import Engine
 from lowbit.engine.streams import block_parameters, folded_stream
-from lowbit.engine.walk import FULL, Stream, own_parameters
+from lowbit.engine.walk import Stream, own_parameters
 from lowbit.errors import GateError
 from lowbit.files import sha256, write_json
+from lowbit.names import FULL
 from lowbit.quantization.quantized import QuantizedLayer, describe, write_quantized
 from lowbit.quantizers import rtn
 

@@ -18,12 +18,13 @@ from lowbit.engine.engine import Engine
 from lowbit.engine.loading import load_decoder
 from lowbit.engine.losses import token_losses
 from lowbit.engine.roles import find_architecture
-from lowbit.engine.walk import FULL, Stream, own_parameters, walk
+from lowbit.engine.walk import Stream, own_parameters, walk
 from lowbit.errors import GateError, InputError
 from lowbit.experiments.residuals import measure_residuals, norm_weights
 from lowbit.experiments.scoring import join, score_documents
 from lowbit.experiments.trace import exit_nll, mlp_differences
 from lowbit.files import sha256
+from lowbit.names import FULL
 
 FULL_STREAM = Stream(FULL, own_parameters)
 

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lowbit.engine.edits import Edited, Restoration
 from lowbit.engine.engine import Engine
 from lowbit.engine.losses import chosen_losses, token_losses
-from lowbit.engine.walk import FULL, Stream
+from lowbit.engine.walk import Stream
 from lowbit.errors import InputError
 from lowbit.experiments.evaluation import RowScores, evaluation_scores, join_rows
 from lowbit.files import read_json, sha256, write_json
@@ -37,6 +37,7 @@ from lowbit.inputs.evaluation import (
     write_rows,
 )
 from lowbit.inputs.models import resolve
+from lowbit.names import FULL
 from lowbit.quantization.quantized import dequantize, describe, write_quantized
 from lowbit.quantizers import rtn
 

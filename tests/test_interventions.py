@@ -29,11 +29,10 @@ from lowbit.engine.walk import Stream, walk
 from lowbit.errors import GateError
 from lowbit.experiments import sham
 from lowbit.experiments.edited_documents import EDITS_AT_ONCE, document_nll, walks
+from lowbit.experiments.intervention_conditions import SWAPS, layer_sets
 from lowbit.experiments.interventions import (
-    SWAPS,
     R,
     check_norms,
-    layer_sets,
     list_interventions,
     raised_gamma,
 )

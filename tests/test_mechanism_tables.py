@@ -42,17 +42,17 @@ from lowbit.analysis.mechanisms.mixed_precision_tables import (
 )
 from lowbit.analysis.statistics import BootstrapSettings
 from lowbit.errors import InputError
-from lowbit.experiments.interventions import FACTORS, layer_sets
+from lowbit.experiments.intervention_conditions import FACTORS, layer_sets
 from lowbit.figures import interventions as intervention_figures
 from lowbit.figures import mixed_precision as mixed_figures
 from lowbit.figures import plotting
+from lowbit.names import SETS
 from lowbit.summary import ANSWERS, OPTIONAL_FIGURES
 
 BOOTSTRAP = BootstrapSettings(resamples=100, confidence=0.95)
 N = 20
 DOC_IDS = np.array([f"d{number:02}" for number in range(N)])
 LARGE, CONTROL = DOC_IDS[:8], DOC_IDS[-8:]
-SETS = ("large", "control")
 
 
 def changes(

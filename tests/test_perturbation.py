@@ -16,7 +16,6 @@ from tiny_models import build, token_ids
 from torch import Tensor, nn
 
 from lowbit.engine.edits import Edited
-from lowbit.engine.walk import FULL
 from lowbit.errors import GateError, InputError
 from lowbit.experiments.edited_documents import document_nll
 from lowbit.experiments.perturbation_conditions import (
@@ -38,6 +37,7 @@ from lowbit.experiments.perturbing import (
     check_norms,
     check_nothing,
 )
+from lowbit.names import FULL
 from lowbit.perturbation.clipping import clip, shuffle_clipping
 from lowbit.perturbation.noise import (
     DISTRIBUTIONS,

@@ -16,11 +16,12 @@ from safetensors.torch import load_file, save_file
 from lowbit.engine import gates
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.streams import quantized_stream
-from lowbit.engine.walk import FULL, Stream, own_parameters, walk
+from lowbit.engine.walk import Stream, own_parameters, walk
 from lowbit.errors import InputError
 from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs.checkpoint import load_model
 from lowbit.inputs.tokens import TokenRows, write_tokens
+from lowbit.names import FULL
 from lowbit.quantization.bitstream import pack
 from lowbit.quantization.published.checkpoint import equal_groups
 from lowbit.quantization.published.description import describe_checkpoint

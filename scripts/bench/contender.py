@@ -85,7 +85,8 @@ def _walk(directory: Path, rows: np.ndarray, batch: int, variants: int) -> tuple
     from lowbit.engine.engine import Engine
     from lowbit.engine.loading import load_decoder
     from lowbit.engine.losses import token_losses
-    from lowbit.engine.walk import FULL, Stream, walk
+    from lowbit.engine.walk import Stream, walk
+    from lowbit.names import FULL
 
     cpu = torch.device("cpu")
     decoder, parameters = load_decoder(directory, "resident", torch.float32, cpu)

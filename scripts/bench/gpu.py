@@ -182,7 +182,8 @@ def build_engine(shape: Shape, device: "torch.device", batch_size: int, length: 
 
     from lowbit.engine.decoder import Decoder
     from lowbit.engine.engine import Engine
-    from lowbit.engine.walk import FULL, Stream, own_parameters
+    from lowbit.engine.walk import Stream, own_parameters
+    from lowbit.names import FULL
 
     torch.manual_seed(0)
     with device:

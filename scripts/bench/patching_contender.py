@@ -87,7 +87,8 @@ def walk(pair: Pair) -> Run:
     from lowbit.engine.decoder import Decoder
     from lowbit.engine.edits import Edited, Patch, edited_nll
     from lowbit.engine.engine import Engine
-    from lowbit.engine.walk import FULL, Stream, own_parameters
+    from lowbit.engine.walk import Stream, own_parameters
+    from lowbit.names import FULL
 
     cpu, full = torch.device("cpu"), Stream(FULL, own_parameters)
     engine = Engine(Decoder(pair.donor), full, torch.float32, cpu, pair.batch_size, resident=True)

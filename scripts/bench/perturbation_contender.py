@@ -15,13 +15,14 @@ import torch
 from lowbit.engine.edits import Edit, Edited
 from lowbit.engine.engine import Engine
 from lowbit.engine.loading import load_decoder
-from lowbit.engine.walk import FULL, Stream
+from lowbit.engine.walk import Stream
 from lowbit.experiments.edited_documents import document_nll
 from lowbit.experiments.perturbation_conditions import ACTIVATIONS, WEIGHTS, Perturbation
 from lowbit.experiments.perturbing import PerturbationEdit, Reference
 from lowbit.experiments.simulating import SimulationEdit
 from lowbit.experiments.simulation_settings import ROW, TOKEN, UNIFORM, Simulation
 from lowbit.files import sha256, write_json
+from lowbit.names import FULL
 from lowbit.quantization.activations import ActivationQuantization, quantize_activation
 from lowbit.quantization.blocks import linears_of
 from lowbit.quantization.quantized import describe, write_quantized

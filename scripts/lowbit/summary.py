@@ -9,7 +9,6 @@ import pandas as pd
 from scipy.stats import binom
 
 from lowbit.analysis.correlation import ALL
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.evaluation import evaluation_answer, evaluation_markdown
 from lowbit.analysis.long_tail import DIFFERENCE
 from lowbit.analysis.mechanisms.intervention_report import intervention_answer
@@ -42,6 +41,7 @@ from lowbit.analysis.tables import (
 )
 from lowbit.claims.report import counts_sentence
 from lowbit.markdown import number, number_with_interval, plain, table
+from lowbit.names import FULL, SETS
 
 WORST_DOCUMENTS = 10
 EXCERPT_CHARACTERS = 90
@@ -334,10 +334,7 @@ def _tokens(model: ModelSummary) -> str:
     question = "*Do a few tokens carry the error?*"
     if rows["low"].isna().any():
         return f"{question} Not measured: D_large or D_ctrl has too few documents."
-    share = {
-        name: number_with_interval(*rows.loc[name, ["share", "low", "high"]])
-        for name in ("large", "control")
-    }
+    share = {name: number_with_interval(*rows.loc[name, ["share", "low", "high"]]) for name in SETS}
     gap = rows.loc[DIFFERENCE]
     compared = _verdict(gap["low"], gap["high"], "more", "less", "no measurable difference")
     return (

@@ -37,6 +37,7 @@ from lowbit.experiments.simulation_settings import (
 )
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
+from lowbit.names import FULL
 from study.messages import Key, explain, line_of
 from study.methods import AnyMethod, Method
 from study.task_files import HARNESS_TASKS, TASK_FILES, TaskFile, task_file
@@ -50,8 +51,6 @@ DEMO_CALIBRATION = Path("resources/demo/calibration.parquet")
 DEMO_LAST_WORD = Path("resources/demo/last_word.parquet")
 """File of the embedded last-word task, relative to the repository root."""
 
-FULL = "full"
-"""The reserved method name of the unquantized model."""
 REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
 RESULT_FOLDERS = ("models", "documents", "logs", "benchmarks")
 """Folders of `results/` that every study shares, so no study may have their name."""

@@ -21,8 +21,9 @@ from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import find_source
+from lowbit.names import FULL
 from lowbit.quantization.published.description import checkpoint_files
-from study.config import FULL, Benchmark, Calibration, Documents, Evaluation, Study
+from study.config import Benchmark, Calibration, Documents, Evaluation, Study
 from study.methods import Published
 
 RESULTS = "results"

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.statistics import (
     BootstrapSettings,
     mean_draws,
@@ -20,6 +19,7 @@ from lowbit.analysis.statistics import (
 )
 from lowbit.downstream.buckets import BUCKETS, MINIMUM_ITEMS, popularity_buckets
 from lowbit.errors import InputError
+from lowbit.names import FULL
 
 LOWEST, HIGHEST = "lowest less middle", "highest less middle"
 """Rows with the damage in the first (last) bucket less the mean of those between."""

@@ -16,11 +16,9 @@ from lowbit.analysis.statistics import expected_jaccard
 from lowbit.analysis.tables import document_ids
 from lowbit.errors import InputError
 from lowbit.inputs.near_duplicates import drop_near_duplicates
+from lowbit.names import FULL, SETS
 
-FULL = "full"
-"""Reserved method name of the unquantized model."""
-
-SET_NAMES = ("large", "control", "duplicate")
+SET_NAMES = (*SETS, "duplicate")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     BootstrapSettings,
@@ -20,6 +19,7 @@ from lowbit.analysis.statistics import (
 from lowbit.errors import InputError
 from lowbit.inputs.evaluation import LAST_WORD
 from lowbit.markdown import table as markdown_table
+from lowbit.names import FULL
 
 PERPLEXITY, ACCURACY, WORD_PERPLEXITY = "perplexity", "accuracy", "word_perplexity"
 """exp(mean NLL per token) of a text; share of items whose last word greedy decoding gives; exp(mean

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.errors import InputError
 from lowbit.files import read_json, sha256
+from lowbit.names import FULL
 
 DOCUMENT_COLUMNS = ["doc_id", "nll", "kl", "top1_flip_rate"]
 FULL_COLUMNS = [*DOCUMENT_COLUMNS, "entropy"]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS, Estimate, estimate, mean_draws, summarise
 from lowbit.analysis.tables import MEAN_OF_METHODS
+from lowbit.names import CONTROL, LARGE
 
 TOP_SHARES = (0.01, 0.05, 0.1)
 """Shares of a document's tokens that are looked at, the worst first."""
@@ -21,7 +22,7 @@ FREQUENCY_BASE = 4
 FIRST_EDGE = 4
 """Positions before the doubled one share the first bin; each later bin reaches twice as far."""
 CONFIDENCE_BINS = 10
-ALL, LARGE, CONTROL, DIFFERENCE = "all", "large", "control", "difference"
+ALL, DIFFERENCE = "all", "difference"
 
 CONCENTRATION_COLUMNS = ["method", "set", "top", "share", "low", "high", "n"]
 TOKEN_COLUMNS = [
@@ -91,7 +92,7 @@ def concentration_table(
         sizes: method -> set -> documents; a set of fewer than `MINIMUM_DOCUMENTS` has no interval.
     """
     means = {key: np.mean([mine[key] for mine in draws.values()], axis=0) for key in _keys(draws)}
-    smallest = {name: min(mine[name] for mine in sizes.values()) for name in _names(sizes)}
+    smallest = {name: min(mine[name] for mine in sizes.values()) for name in _keys(sizes)}
     rows = []
     for method, mine in [*draws.items(), (MEAN_OF_METHODS, means)]:
         size = sizes.get(method, smallest)
@@ -101,12 +102,9 @@ def concentration_table(
     return pd.DataFrame(rows, columns=CONCENTRATION_COLUMNS)
 
 
-def _keys(draws: Mapping[str, Mapping]) -> list:
+def _keys(by_method: Mapping[str, Mapping]) -> list:
     """Keys that every method has."""
-    return list(next(iter(draws.values())))
-
-
-_names = _keys
+    return list(next(iter(by_method.values())))
 
 
 def _estimate(draws: np.ndarray, documents: int, confidence: float) -> Estimate:

@@ -11,9 +11,9 @@ from lowbit.analysis.downstream import (
     item_popularity,
     popular_tasks,
 )
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.statistics import resample_counts
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured
+from lowbit.names import FULL
 
 TABLE = "downstream"
 """Name of the stage's table: downstream.parquet."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.claims.paper import ALL_MODELS, KEY_SEPARATOR, Claim, Direction, Paper
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
+from lowbit.names import FULL
 
 REPRODUCED = "reproduced"
 DIFFERS = "differs"

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.mechanisms.patching_report import QUANTIZED
 from lowbit.claims.judging import Study, study_method, study_model
 from lowbit.claims.paper import KEY_SEPARATOR, Claim, Paper
 from lowbit.claims.results import NotMeasured
 from lowbit.experiments.conditions import ALL_WEIGHTS, LAST, NONE, UPPER
+from lowbit.names import FULL
 
 COLUMNS = ["method", "sets_of", "kind", "role", "layers", "value"]
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     BootstrapSettings,
@@ -27,6 +26,7 @@ from lowbit.analysis.tables import (
     membership,
     norms_by_document,
 )
+from lowbit.names import FULL
 
 MADE_BY = {
     "early_exit": "the rule trace_layers makes it",

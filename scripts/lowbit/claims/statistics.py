@@ -11,7 +11,6 @@ from itertools import combinations
 
 import numpy as np
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.mechanisms.residual_norms import RATIO, norm_error_draws, set_draws
 from lowbit.analysis.prediction.metrics import partial_correlation_draws
 from lowbit.analysis.statistics import (
@@ -42,6 +41,7 @@ from lowbit.claims.trace_statistics import (
     outlier_gamma_share,
     resolution_layer,
 )
+from lowbit.names import FULL, SETS
 
 
 def mean_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -204,7 +204,7 @@ def set_norm_difference(results: ModelResults, names: Sequence[str], options: di
         f"layer {layers // 2 + worst + 1}; {options['expect']} 0 in {holds} of {upper.shape[1]} "
         "upper layers"
     )
-    n = results.smallest(names, "large", "control")
+    n = results.smallest(names, *SETS)
     return results.measure(upper[:, worst], names, detail, n)
 
 

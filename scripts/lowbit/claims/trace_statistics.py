@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.mechanisms.layer_trace import amplification_draws, by_layer, exit_sets
 from lowbit.analysis.mechanisms.residual_norms import DIFFERENCE, set_draws
 from lowbit.analysis.statistics import mean_draws
 from lowbit.analysis.tables import KURTOSES, PARALLEL_RESIDUAL, norms_by_document
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, on_other_sets
+from lowbit.names import FULL, SETS
 
 EXITS, DIFFERENCES, OUTLIERS = "early_exit", "mlp_differences", "outlier_dimensions"
 """Names of the tables."""
@@ -60,7 +60,7 @@ def kurtosis_difference(results: ModelResults, names: Sequence[str], options: di
     upper = np.mean(per_method, axis=0)[:, values.shape[2] // 2 :]
     below = int((upper[0] < 0).sum())
     detail = f"below 0 in {below} of {upper.shape[1]} upper layers"
-    n = results.smallest(names, "large", "control")
+    n = results.smallest(names, *SETS)
     return results.measure(upper.mean(axis=1), names, detail, n)
 
 
@@ -102,7 +102,7 @@ def late_resolution(results: ModelResults, names: Sequence[str], options: dict) 
     draws = gaps[:, :, first:last].mean(axis=(1, 2))
     final = gaps[0, :, -1].mean()
     detail = f"layers {first + 1} to {last}; in the last layer {final:.2f}"
-    n = results.smallest(list(traced.values()), "large", "control")
+    n = results.smallest(list(traced.values()), *SETS)
     return results.measure(draws, list(traced), detail, n)
 
 
@@ -113,7 +113,7 @@ def resolution_layer(results: ModelResults, names: Sequence[str], options: dict)
     """
     sets_of, model = names
     below = _exit_gap(results, model, sets_of) < 0
-    n = results.smallest([sets_of], "large", "control")
+    n = results.smallest([sets_of], *SETS)
     return results.measure(_from_layer(below), names, n=n)
 
 
@@ -184,8 +184,7 @@ def _exit_gap(results: ModelResults, model: str, sets_of: str) -> np.ndarray:
     """A model's NLL on D_large less that on D_ctrl -> draws [1 + R, layers]."""
     nll = _exits(results, model, sets_of)
     large, control = (
-        mean_draws(nll, results.member(sets_of, which), results.counts)
-        for which in ("large", "control")
+        mean_draws(nll, results.member(sets_of, which), results.counts) for which in SETS
     )
     return large - control
 

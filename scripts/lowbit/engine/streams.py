@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lowbit.engine.decoder import Decoder
-from lowbit.engine.walk import FULL, Stream
+from lowbit.engine.walk import Stream
 from lowbit.errors import InputError
+from lowbit.names import FULL
 from lowbit.quantization.experts import expert_slices, merge_tensors, separate_tensors
 from lowbit.quantization.quantized import QuantizedWeights
 

@@ -13,9 +13,6 @@ from torch import Tensor
 
 from lowbit.engine.decoder import BlockTaps, Decoder
 
-FULL = "full"
-"""The reserved name of the unquantized model."""
-
 BlockParameters = Callable[[int], Mapping[str, Tensor]]
 """From a block's index to the parameters (names relative to the block) that replace its own."""
 

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from lowbit.engine.edits import Edit, Edited
 from lowbit.engine.engine import Engine
-from lowbit.engine.walk import FULL
 from lowbit.experiments.edited_documents import document_nll, walks
 from lowbit.experiments.evaluation import RowScores, evaluation_scores, join_rows
 from lowbit.inputs.evaluation import LAST_WORD, EvaluationRows
+from lowbit.names import FULL
 
 Keys = Mapping[str, Mapping[str, Any]]
 """By the name of an edit the columns that say what it is."""

@@ -29,20 +29,28 @@ from lowbit.engine.decoder import Decoder, Tap
 from lowbit.engine.edits import Donated, Edit, Edited, Restoration, Scaling
 from lowbit.engine.engine import Engine
 from lowbit.engine.streams import block_parameters
-from lowbit.engine.walk import FULL, Stream
+from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
+from lowbit.experiments.intervention_conditions import (
+    ALL,
+    FACTORS,
+    GAMMA,
+    SCALE,
+    SHAM,
+    SWAP,
+    SWAP_INVERSE,
+    SWAP_SHAM,
+    SWAPS,
+    UPPER_HALF,
+    layer_sets,
+)
+from lowbit.names import FULL
 
-FACTORS = (0.5, 0.71, 1.41, 2.0)
-"""Of norm(r): halved, over and times the square root of two, doubled."""
 SMALL_SHARE = 0.05
 """Share of a norm's entries, those with the smallest |gamma|, that are raised."""
 NORM_TOLERANCE = 1e-4
 """Largest relative difference of norm(r) between residuals.parquet and the walk, float32."""
 
-SWAPS = ("swap", "swap_inverse", "swap_sham")
-"""Conditions that are of documents with a partner."""
-ALL = "all"
-"""All layers."""
 R, NORM_INPUT = "residual_mid", "mlp_norm_in"
 """Role of r for norm and residual branch together, and as the norm alone reads it."""
 
@@ -81,7 +89,7 @@ class Intervention:
     condition: str
     """`scale`, `swap`, `swap_inverse`, `sham`, `swap_sham` or `gamma`."""
     layers: str
-    """Name of a set of layers, see `layer_sets`."""
+    """Name of a set of layers: `all`, or one of `layer_sets`."""
     factor: float
     """Of norm(r); nan where every document has its own, or none is meant."""
     full: Edit
@@ -102,14 +110,6 @@ class Intervention:
         return f"{stream}, {self.condition} {self.layers} {self.factor:g}"
 
 
-def layer_sets(blocks: int) -> dict[str, list[int]]:
-    """Blocks, counted from 0, of each third of the depth and of the upper half; no empty sets."""
-    lower, middle, upper = np.array_split(np.arange(blocks), 3)
-    sets = {"lower third": lower, "middle third": middle, "upper third": upper}
-    sets["upper half"] = np.arange(blocks // 2, blocks)
-    return {name: [int(index) for index in found] for name, found in sets.items() if len(found)}
-
-
 def list_interventions(
     engine: Engine,
     quantized: Stream,
@@ -128,16 +128,16 @@ def list_interventions(
     found: list[Intervention] = []
     dropped: dict[str, str] = {}
     if norms is None:
-        dropped = dict.fromkeys(("scale", *SWAPS), f"no role {R}")
+        dropped = dict.fromkeys((SCALE, *SWAPS), f"no role {R}")
     else:
         found += _scaled(sets, norms)
-        found += _swapped(sets["upper half"], norms, partners, NORM_INPUT in decoder.roles)
+        found += _swapped(sets[UPPER_HALF], norms, partners, NORM_INPUT in decoder.roles)
     if NORM_INPUT in decoder.roles:
         found += _sham(len(decoder))
         found += _gamma(engine, quantized, sets)
     else:
         reason = f"no role {NORM_INPUT}: no norm between r and the MLP"
-        dropped |= dict.fromkeys(("sham", "swap_sham", "gamma"), reason)
+        dropped |= dict.fromkeys((SHAM, SWAP_SHAM, GAMMA), reason)
     return found, dropped
 
 
@@ -193,7 +193,7 @@ def _scaled(sets: Mapping[str, list[int]], norms: NDArray[np.float64]) -> list[I
         for factor in FACTORS:
             full = Rescaling.to(R, {index: factor * norms[:, index] for index in blocks})
             same = Scaling(R, full.factors)
-            found.append(Intervention("scale", layers, factor, full, same, factor))
+            found.append(Intervention(SCALE, layers, factor, full, same, factor))
     return found
 
 
@@ -203,13 +203,13 @@ def _swapped(
     ratios = {index: norms[partners, index] / norms[:, index] for index in blocks}
     inverse = {index: 1 / ratio for index, ratio in ratios.items()}
     found = []
-    for condition, factors in (("swap", ratios), ("swap_inverse", inverse)):
+    for condition, factors in ((SWAP, ratios), (SWAP_INVERSE, inverse)):
         full = Rescaling.to(R, {index: norms[:, index] * factors[index] for index in blocks})
         same, mean = Scaling(R, full.factors), np.mean(list(factors.values()), axis=0)
-        found.append(Intervention(condition, "upper half", np.nan, full, same, mean))
+        found.append(Intervention(condition, UPPER_HALF, np.nan, full, same, mean))
     if sham:
         edit = Scaling(NORM_INPUT, ratios)
-        found.append(Intervention("swap_sham", "upper half", np.nan, edit, edit, found[0].ratio))
+        found.append(Intervention(SWAP_SHAM, UPPER_HALF, np.nan, edit, edit, found[0].ratio))
     return found
 
 
@@ -217,7 +217,7 @@ def _sham(blocks: int) -> list[Intervention]:
     edits = {
         factor: Scaling(NORM_INPUT, dict.fromkeys(range(blocks), factor)) for factor in FACTORS
     }
-    return [Intervention("sham", ALL, factor, e, e, factor) for factor, e in edits.items()]
+    return [Intervention(SHAM, ALL, factor, e, e, factor) for factor, e in edits.items()]
 
 
 def _gamma(engine: Engine, quantized: Stream, sets: Mapping[str, list[int]]) -> list[Intervention]:
@@ -226,6 +226,6 @@ def _gamma(engine: Engine, quantized: Stream, sets: Mapping[str, list[int]]) -> 
         return Restoration(source, frozenset(blocks))
 
     return [
-        Intervention("gamma", layers, np.nan, edit(engine.full, blocks), edit(quantized, blocks))
+        Intervention(GAMMA, layers, np.nan, edit(engine.full, blocks), edit(quantized, blocks))
         for layers, blocks in sets.items()
     ]

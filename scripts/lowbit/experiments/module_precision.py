@@ -22,8 +22,9 @@ from lowbit.engine.decoder import Decoder
 from lowbit.engine.edits import Edit, Restoration
 from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
 from lowbit.engine.streams import block_parameters, fold
-from lowbit.engine.walk import FULL, Stream
+from lowbit.engine.walk import Stream
 from lowbit.errors import InputError
+from lowbit.names import FULL
 from lowbit.quantization.experts import expert_slices, merge_tensors
 from lowbit.quantization.quantized import QuantizedWeights, bits_per_weight, unfolded
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from lowbit.engine.engine import Engine
 from lowbit.engine.losses import TokenLosses, token_losses
-from lowbit.engine.walk import FULL, Stream, walk
+from lowbit.engine.walk import Stream, walk
+from lowbit.names import FULL
 
 
 @dataclass

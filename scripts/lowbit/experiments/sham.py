@@ -17,7 +17,8 @@ from lowbit.engine.edits import Donated, Edited, Scaling, edited_nll
 from lowbit.engine.engine import Engine
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
-from lowbit.experiments.interventions import FACTORS, NORM_INPUT
+from lowbit.experiments.intervention_conditions import FACTORS
+from lowbit.experiments.interventions import NORM_INPUT
 
 SHAM_TOLERANCE = 1e-4
 """Largest difference of one token's NLL that epsilon does not explain, nats, float32."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from lowbit.engine.decoder import Decoder, Tap
 from lowbit.engine.engine import Engine
 from lowbit.engine.losses import token_losses
-from lowbit.engine.walk import FULL, Stream, walk
+from lowbit.engine.walk import Stream, walk
+from lowbit.names import FULL
 
 EXITS = {"r": "residual_mid", "z": "residual_out"}
 """Where a model is read out, and the role."""

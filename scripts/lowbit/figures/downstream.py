@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.downstream import HIGHEST, LOWEST
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.tables import Method
 from lowbit.figures import plotting
+from lowbit.names import FULL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

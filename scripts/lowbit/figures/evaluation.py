@@ -7,10 +7,10 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.evaluation import ACCURACY, WORD_PERPLEXITY
 from lowbit.analysis.tables import Method
 from lowbit.figures import plotting
+from lowbit.names import FULL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

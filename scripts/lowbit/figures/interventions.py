@@ -7,25 +7,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.mechanisms.interventions import (
-    GAP,
-    SCALE,
-    SHAM,
-    SWAP,
-    SWAP_INVERSE,
-    SWAP_SHAM,
-)
+from lowbit.analysis.mechanisms.interventions import GAP
+from lowbit.experiments.intervention_conditions import SCALE, SHAM, SWAP, SWAP_INVERSE, SWAP_SHAM
 from lowbit.figures import plotting
+from lowbit.names import CONTROL, LARGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SETS = {
-    "control": ("D_ctrl", plotting.CONTROL_COLOUR, "s"),
-    "large": ("D_large", plotting.LARGE_COLOUR, "o"),
-}
-SHAM_LINES = {"control": (0, (4, 4)), "large": (4, (4, 4))}
+SHAM_LINES = {CONTROL: (0, (4, 4)), LARGE: (4, (4, 4))}
 """Dashes of one fall into the gaps of the other: they lie on top of each other."""
 SWAPPED = "norms swapped"
 """Title of the column of swaps."""
@@ -101,7 +92,8 @@ def _placed(interventions: pd.DataFrame, *conditions: str) -> pd.DataFrame:
 
 def _error_panel(axes: "Axes", changed: pd.DataFrame, sham: pd.DataFrame) -> None:
     """Change of e of one method in one column, with the sham's."""
-    for name, (label, colour, marker) in SETS.items():
+    for name, sham_line in SHAM_LINES.items():
+        label, colour, marker = plotting.SET_LOOKS[name]
         rows = _with_unchanged(changed[changed["set"] == name], ["difference", "low", "high"])
         style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.5}
         axes.plot(rows["at"], rows["difference"], label=f"{label}, r scaled", **style)
@@ -109,7 +101,7 @@ def _error_panel(axes: "Axes", changed: pd.DataFrame, sham: pd.DataFrame) -> Non
             rows["at"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0
         )
         rows = _with_unchanged(sham[sham["set"] == name], ["difference"])
-        style |= {"marker": "none", "linestyle": SHAM_LINES[name], "linewidth": 1.2}
+        style |= {"marker": "none", "linestyle": sham_line, "linewidth": 1.2}
         if len(sham):
             axes.plot(rows["at"], rows["difference"], label=f"{label}, sham", **style)
     _set_axis(axes, changed)
@@ -117,7 +109,8 @@ def _error_panel(axes: "Axes", changed: pd.DataFrame, sham: pd.DataFrame) -> Non
 
 def _full_panel(axes: "Axes", changed: pd.DataFrame) -> None:
     """Change of the full-precision model's NLL on every method's documents."""
-    for name, (_, colour, marker) in SETS.items():
+    for name in (CONTROL, LARGE):
+        _, colour, marker = plotting.SET_LOOKS[name]
         for _, mine in changed[changed["set"] == name].groupby("method", sort=False):
             rows = _with_unchanged(mine, ["nll_full_change"])
             axes.plot(

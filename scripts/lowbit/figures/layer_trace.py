@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.tables import Method, method_on
 from lowbit.figures import plotting
+from lowbit.names import CONTROL, FULL, LARGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,11 +58,8 @@ def exit_curves(curves: pd.DataFrame) -> "Figure":
 
 def _exit_panel(axes: "Axes", rows: pd.DataFrame) -> None:
     """Four curves: full precision and quantized, on both sets."""
-    sets = {
-        "control": ("D_ctrl", plotting.CONTROL_COLOUR),
-        "large": ("D_large", plotting.LARGE_COLOUR),
-    }
-    for name, (label, colour) in sets.items():
+    for name in (CONTROL, LARGE):
+        label, colour, _ = plotting.SET_LOOKS[name]
         for full, words in ((True, "full precision"), (False, "quantized")):
             mine = rows[(rows["set"] == name) & ((rows["model"] == FULL) == full)]
             style = {"color": colour, "linestyle": "-" if full else "--", "marker": "o"}

@@ -9,8 +9,9 @@ import pandas as pd
 import seaborn as sns
 
 from lowbit.analysis.mechanisms.mixed_precision import BASE, GREEDY, HIGHER, LAST, RANDOM
-from lowbit.analysis.mechanisms.mixed_precision_tables import ALL, LARGE
+from lowbit.analysis.mechanisms.mixed_precision_tables import ALL
 from lowbit.figures import plotting
+from lowbit.names import LARGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,15 +25,12 @@ from lowbit.experiments.conditions import (
 )
 from lowbit.figures import plotting
 from lowbit.figures.errors import set_contrast
+from lowbit.names import SET_TITLES, SETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SETS = {
-    "large": ("D_large", plotting.LARGE_COLOUR),
-    "control": ("D_ctrl", plotting.CONTROL_COLOUR),
-}
 SHOWN = (-1.0, 1.4)
 """Shares outside this are drawn at its edge with their value."""
 ANNOTATED_BLOCKS = 12
@@ -86,9 +83,9 @@ def last_blocks(shares: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     names, blocks = _names(rows, methods), int(rows["last_block"].max())
     figure, panels = _panels(len(names), height=2.5, sharey=True)
     for axes, name in zip(panels, names, strict=False):
-        for of, (label, colour) in SETS.items():
+        for of, (label, colour, marker) in plotting.SET_LOOKS.items():
             mine = rows[(rows["method"] == name) & (rows["set"] == of)]
-            style = {"color": colour, "marker": "o" if of == "large" else "s"}
+            style = {"color": colour, "marker": marker}
             if mine["share"].notna().any():
                 plotting.band(axes, mine, "share", style, f"{label} (n = {mine['n'].iloc[0]})")
             else:
@@ -136,7 +133,7 @@ def share_by_block(shares: pd.DataFrame, methods: Sequence[Method], layers: str)
         layout="constrained",
     )
     for row, name in enumerate(names):
-        for column, (of, (label, _)) in enumerate(SETS.items()):
+        for column, (of, label) in enumerate(SET_TITLES.items()):
             mine = rows[(rows["method"] == name) & (rows["set"] == of)]
             _map_panel(panels[row, column], mine, roles, limit)
             count = f"n = {mine['n'].iloc[0]}"
@@ -172,7 +169,8 @@ def _bar_panel(axes: "Axes", rows: pd.DataFrame) -> None:
     """Bars of one method: D_large above D_ctrl for each condition."""
     labels = list(rows["label"].drop_duplicates())
     places = {label: place for place, label in enumerate(labels)}
-    for offset, (of, (_, colour)) in zip((-0.2, 0.2), SETS.items(), strict=True):
+    for offset, of in zip((-0.2, 0.2), SETS, strict=True):
+        colour = plotting.SET_LOOKS[of].colour
         mine = rows[rows["set"] == of]
         y = mine["label"].map(places).to_numpy() + offset
         share = mine["share"].to_numpy()
@@ -290,12 +288,12 @@ def _label_edges(panels: Sequence["Axes"], x: str, y: str) -> None:
 def _set_legend(figure: "Figure", axes: "Axes", rows: pd.DataFrame) -> None:
     """Say which colour is which set, below the panels."""
     handles = [
-        plt.Rectangle((0, 0), 1, 1, color=colour, alpha=0.85, linewidth=0)
-        for _, colour in SETS.values()
+        plt.Rectangle((0, 0), 1, 1, color=look.colour, alpha=0.85, linewidth=0)
+        for look in plotting.SET_LOOKS.values()
     ]
     sizes = {of: sorted(set(rows.loc[rows["set"] == of, "n"])) for of in SETS}
     labels = [
         f"{label} (n = {' to '.join(str(size) for size in {min(sizes[of]), max(sizes[of])})})"
-        for of, (label, _) in SETS.items()
+        for of, label in SET_TITLES.items()
     ]
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)

@@ -7,7 +7,7 @@ marker and line say the bit width, in every figure.
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 
@@ -19,6 +19,7 @@ import seaborn as sns
 
 from lowbit.analysis.tables import Method
 from lowbit.files import atomic
+from lowbit.names import CONTROL, LARGE, SET_TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,19 @@ LINES = ("-", "--", ":", "-.")
 REFERENCE = {"color": "0.45", "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
 """A line that marks 'no effect'."""
 
-LARGE_COLOUR, CONTROL_COLOUR = "#D55E00", "#0072B2"
+
+class SetLook(NamedTuple):
+    """How documents of a set are shown."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+SET_LOOKS = {
+    LARGE: SetLook(SET_TITLES[LARGE], "#D55E00", "o"),
+    CONTROL: SetLook(SET_TITLES[CONTROL], "#0072B2", "s"),
+}
 
 
 def start() -> None:

@@ -10,6 +10,7 @@ import seaborn as sns
 from lowbit.analysis.mechanisms.residual_norms import RATIO
 from lowbit.analysis.tables import KURTOSES, PARALLEL_RESIDUAL, QUANTITIES, Method
 from lowbit.figures import plotting
+from lowbit.names import CONTROL, LARGE, SETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,10 +27,6 @@ SHOWN_METHODS = 4
 """Columns of the figure of norms at most."""
 SHOWN_LAYERS = 3
 """Columns of the figure of densities at most."""
-SET_LOOKS = {
-    "control": ("D_ctrl", plotting.CONTROL_COLOUR),
-    "large": ("D_large", plotting.LARGE_COLOUR),
-}
 
 
 def correlation_by_layer(correlations: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
@@ -174,7 +171,7 @@ def densities(residuals: pd.DataFrame, sets: pd.DataFrame, methods: Sequence[Met
     """
     quantities = [quantity for quantity in ("r", "h") if quantity in residuals]
     method = next(m for m in methods if m.bits == plotting.bit_widths(methods)[0])
-    chosen = sets[(sets["method"] == method.name) & sets["set"].isin(SET_LOOKS)]
+    chosen = sets[(sets["method"] == method.name) & sets["set"].isin(SETS)]
     frame = chosen.merge(residuals, on="doc_id")
     layers = sorted(residuals["layer"].unique())
     upper = layers[len(layers) // 2 :]
@@ -205,7 +202,8 @@ def densities(residuals: pd.DataFrame, sets: pd.DataFrame, methods: Sequence[Met
 
 def _density_panel(axes: "Axes", rows: pd.DataFrame, quantity: str) -> None:
     """Smoothed densities of one quantity in both sets."""
-    for name, (label, colour) in SET_LOOKS.items():
+    for name in (CONTROL, LARGE):
+        label, colour, _ = plotting.SET_LOOKS[name]
         values = rows.loc[rows["set"] == name, quantity]
         if values.nunique() > 1:
             sns.kdeplot(x=values, ax=axes, color=colour, fill=True, alpha=0.25, label=label)
@@ -216,9 +214,8 @@ def _density_panel(axes: "Axes", rows: pd.DataFrame, quantity: str) -> None:
 
 def _set_panel(axes: "Axes", rows: pd.DataFrame) -> None:
     """Norms of D_large and D_ctrl of one method and quantity."""
-    lines = {"control": ("s", 3.0), "large": ("o", 1.2)}  # on top, narrower: both are seen
-    for name, (label, colour) in SET_LOOKS.items():
-        marker, width = lines[name]
+    for name, width in ((CONTROL, 3.0), (LARGE, 1.2)):  # on top, narrower: both are seen
+        label, colour, marker = plotting.SET_LOOKS[name]
         mine = rows[rows["set"] == name]
         style = {"color": colour, "marker": marker, "linestyle": "-", "linewidth": width}
         plotting.band(axes, mine, "mean", style, f"{label} (n = {mine['n'].iloc[0]})")

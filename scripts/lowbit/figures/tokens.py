@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.tables import MEAN_OF_METHODS, Method
-from lowbit.analysis.token_errors import ALL, CONTROL, LARGE, TOP_SHARES
+from lowbit.analysis.token_errors import ALL, TOP_SHARES
 from lowbit.figures import plotting
+from lowbit.names import CONTROL, LARGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +25,8 @@ VALUES = {
     "mean_error": ("error_low", "error_high", "mean token error [nats]"),
     "flip_rate": ("flip_low", "flip_high", "share of changed top tokens"),
 }
-SET_STYLES = {
-    LARGE: ("D_large", plotting.LARGE_COLOUR, "o", -0.14),
-    CONTROL: ("D_ctrl", plotting.CONTROL_COLOUR, "s", 0.14),
-}
+SHIFTS = {LARGE: -0.14, CONTROL: 0.14}
+"""Where a set is beside the method's place."""
 
 
 def by_bin(table: pd.DataFrame, methods: Sequence[Method], value: str) -> "Figure":
@@ -121,7 +120,8 @@ def concentration(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     )
     for axes, top in zip(panels, TOP_SHARES, strict=True):
         rows = table[np.isclose(table["top"], top)]
-        for name, (label, colour, marker, shift) in SET_STYLES.items():
+        for name, shift in SHIFTS.items():
+            label, colour, marker = plotting.SET_LOOKS[name]
             mine = rows[rows["set"] == name].set_index("method").loc[names]
             distance = [mine["share"] - mine["low"], mine["high"] - mine["share"]]
             axes.errorbar(

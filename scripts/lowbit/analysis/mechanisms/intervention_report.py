@@ -7,21 +7,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.mechanisms.interventions import (
+from lowbit.analysis.mechanisms.interventions import GAP
+from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
+from lowbit.experiments.intervention_conditions import (
+    FACTORS,
     GAMMA,
-    GAP,
+    INVERSE,
     SCALE,
     SHAM_OF,
     SWAP,
     SWAP_INVERSE,
+    UPPER_HALF,
 )
-from lowbit.analysis.statistics import MINIMUM_DOCUMENTS
 from lowbit.markdown import number, number_with_interval, table
+from lowbit.names import SETS
 
-PAIRS = ((0.71, 1.41), (0.5, 2.0))
+PAIRS = tuple((factor, INVERSE[factor]) for factor in sorted(FACTORS, reverse=True) if factor < 1)
 """Factors that shrink and enlarge r, the milder pair first."""
 SWAP_NAMES = {SWAP: "swapped", SWAP_INVERSE: "the inverse"}
-MAIN_LAYERS, MAIN_PAIR = "upper half", PAIRS[0]
+MAIN_LAYERS, MAIN_PAIR = UPPER_HALF, PAIRS[0]
 """Where the paper finds the norms apart, and the milder pair: what the conclusion is about."""
 
 SUPPORTED = "supported"
@@ -336,7 +340,7 @@ def _swap_table(interventions: pd.DataFrame) -> str:
     for (method, condition), mine in swaps.groupby(["method", "condition"], sort=False):
         at = mine.set_index("set")
         gap = at.loc[GAP]
-        numbers = [number_with_interval(*beyond(at.loc[n])) for n in ("large", "control", GAP)]
+        numbers = [number_with_interval(*beyond(at.loc[n])) for n in (*SETS, GAP)]
         share = f"{-100 * beyond(gap)[0] / gap['error_unedited']:.1f} %"
         against = gap[["against_inverse", "against_inverse_low", "against_inverse_high"]]
         rows.append(
@@ -362,7 +366,7 @@ def _gamma_table(interventions: pd.DataFrame) -> str:
         ["method", "layers"], sort=False
     ):
         cells = [method, layers]
-        for name in ("large", "control"):
+        for name in SETS:
             row = mine[mine["set"] == name].iloc[0]
             cells += [number_with_interval(*beyond(row)), number(row["nll_full_change"])]
         rows.append(cells)

@@ -19,17 +19,19 @@ from lowbit.analysis.statistics import (
     resample_counts,
     summarise,
 )
+from lowbit.experiments.intervention_conditions import (
+    ALL,
+    INVERSE,
+    SCALE,
+    SHAM_OF,
+    SWAP,
+    SWAP_INVERSE,
+    SWAPS,
+)
+from lowbit.names import CONTROL, LARGE
 
-SCALE, SWAP, SWAP_INVERSE, GAMMA = "scale", "swap", "swap_inverse", "gamma"
-SHAM, SWAP_SHAM = "sham", "swap_sham"
-"""Conditions; see `lowbit.experiments.interventions`."""
-ALL = "all"
-"""Layers of the sham of scaling, which is at all layers at once for any set of layers."""
-SHAM_OF = {SCALE: SHAM, SWAP: SWAP_SHAM}
 GAP = "gap"
 """In place of a set: D_large less D_ctrl."""
-INVERSE = {0.5: 2.0, 0.71: 1.41, 1.41: 0.71, 2.0: 0.5}
-"""Factor of norm(r) -> the one that undoes it."""
 
 MEASURES = ("error_unedited", "error_edited", "nll_full_unedited", "nll_full_edited")
 COLUMNS = [
@@ -89,7 +91,7 @@ def intervention_table(
             name: _draws_by_key(mine, doc_ids, counts)
             for name, mine in of_method.groupby("set", sort=False)
         }
-        draws[GAP] = _gaps(draws["large"], draws["control"])
+        draws[GAP] = _gaps(draws[LARGE], draws[CONTROL])
         for name, of_set in draws.items():
             rows += [
                 {"method": method, "set": name}
@@ -132,7 +134,7 @@ def _gaps(
     return {
         key: {name: large[key][name] - control[key][name] for name in MEASURES}
         for key in large
-        if key[0] in (SWAP, SWAP_INVERSE, SWAP_SHAM)
+        if key[0] in SWAPS
     }
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.error_sets import FULL
 from lowbit.analysis.statistics import (
     BootstrapSettings,
     mean_draws,
@@ -14,6 +13,7 @@ from lowbit.analysis.statistics import (
     summarise,
 )
 from lowbit.analysis.tables import document_ids, membership, norms_by_document
+from lowbit.names import FULL, SETS
 
 EXIT_COLUMNS = [
     "method",
@@ -66,7 +66,7 @@ def exit_curves(
         nll = by_layer(frame, "nll", doc_ids)
         mine = [method for method in methods if of[method] == sets_of]
         for method in mine if model == FULL else [model]:
-            for name in ("large", "control"):
+            for name in SETS:
                 member = membership(sets, sets_of, name, doc_ids)
                 numbers = summarise(mean_draws(nll, member, counts), settings.confidence)
                 keys = [method, sets_of, name, model, quantity]

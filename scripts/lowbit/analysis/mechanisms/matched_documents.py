@@ -13,8 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lowbit.analysis.tables import membership, norms_by_document
 from lowbit.errors import InputError
-
-SETS = ("large", "control")
+from lowbit.names import SETS
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ from lowbit.analysis.statistics import (
 )
 from lowbit.analysis.tables import document_ids, membership
 from lowbit.markdown import number_with_interval, table
+from lowbit.names import LARGE
 
-ALL, LARGE = "all", "large"
+ALL = "all"
 """Documents of the held-out half: all, and those in the base's D_large."""
 SHOWN_MODULES = 10
 
@@ -142,7 +143,7 @@ def mixed_table(
     ids = document_ids(errors)
     models, values = _model_values(scores, ids, plan)
     held_out = np.isin(ids, scores["doc_id"])
-    members = {ALL: held_out, LARGE: held_out & membership(sets, plan.base, "large", ids)}
+    members = {ALL: held_out, LARGE: held_out & membership(sets, plan.base, LARGE, ids)}
     counts = resample_counts(len(ids), settings, seed)
     parts = []
     for name, member in members.items():

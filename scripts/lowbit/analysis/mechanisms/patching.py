@@ -21,7 +21,6 @@ from lowbit.analysis.statistics import (
 )
 from lowbit.experiments.conditions import NONE, Condition
 
-SETS = ("large", "control")
 CONDITION = ["kind", "role", "layers", "first_block", "last_block"]
 NO_GAP = "no gap to restore"
 TOO_FEW = f"fewer than {MINIMUM_DOCUMENTS} documents: no interval"

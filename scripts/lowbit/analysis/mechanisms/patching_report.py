@@ -26,11 +26,10 @@ from lowbit.experiments.conditions import (
     papers_last,
 )
 from lowbit.markdown import number_with_interval, table
+from lowbit.names import FULL, SET_TITLES
 
-FULL, QUANTIZED = "full", "quantized"
-"""Columns of the paper's table that are no condition."""
-
-SET_TITLES = {"large": "D_large", "control": "D_ctrl"}
+QUANTIZED = "quantized"
+"""Column of the paper's table that is no condition, beside `full`."""
 
 ROLE_NAMES = {
     "mlp_down": "MLP output (h_down)",
