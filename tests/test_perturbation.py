@@ -122,6 +122,17 @@ def test_mismatch_is_seen() -> None:
     assert worst_mismatch(torch.tensor([[1.1, 1.1, 1.1, 1.1]]), x, norm, (1,)) > 0.09
 
 
+def test_what_float32_cannot_represent_is_no_mismatch() -> None:
+    """The largest of a few values, clipped to one that is nearly as large."""
+    x = torch.randn(1, 400, generator=torch.Generator().manual_seed(0))
+    norm = 1e-6 * l2(x, (1,))
+    delta = of_norm(torch.randn(1, 400, generator=torch.Generator().manual_seed(1)), norm, (1,))
+    found = (l2((x + delta).double() - x.double(), (1,)) / norm.double() - 1).abs()
+    assert found > 1e-4
+    assert worst_mismatch(x + delta, x, norm, (1,)) < 1e-4
+    assert worst_mismatch(x + 1.1 * delta, x, norm, (1,)) > 0.03
+
+
 def test_clipping_by_hand() -> None:
     x = torch.tensor([1.0, -2.0, 3.0, -4.0, 5.0, -6.0, 7.0, -8.0, 9.0, -10.0])
     torch.testing.assert_close(clip(x, 0.9), x.clamp(-9, 9))

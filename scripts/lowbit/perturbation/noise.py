@@ -23,6 +23,8 @@ INDEPENDENT, M_PLUS, M_MINUS, INVERSE = "independent", "M+", "M-", "inverse"
 FLOOR = 0.01
 """Share of mean |x| below which 1/|x| grows no more: it has no bound, and no finite variance."""
 
+HALF_AN_ULP = 2.0**-24
+"""Largest relative error of rounding to float32."""
 SPREAD = 3**0.5
 """Uniform noise on [-sqrt 3, sqrt 3] has variance 1."""
 
@@ -67,12 +69,15 @@ def l2(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 def worst_mismatch(changed: Tensor, x: Tensor, norm: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Largest relative difference between ||changed - x|| and `norm`; a scalar tensor.
 
-    Computed from the perturbed tensor itself, in float64. Norms of 0 must be met exactly: there
-    the difference counts as it is.
+    Computed from the perturbed tensor itself, in float64. Left out is what the rounding of x + Delta
+    to float32 may be at most: a perturbation far smaller than x cannot be represented any better.
+    A norm of 0 must be met exactly, and counts as it is.
     """
     found = l2(changed.double() - x.double(), dims)
     wanted = norm.double()
-    return ((found - wanted).abs() / torch.where(wanted > 0, wanted, 1.0)).max()
+    rounding = torch.where(wanted > 0, HALF_AN_ULP * l2(changed.double(), dims), 0.0)
+    excess = ((found - wanted).abs() - rounding).clamp(min=0)
+    return (excess / torch.where(wanted > 0, wanted, 1.0)).max()
 
 
 _DRAWS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
