@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,12 +177,14 @@ def test_summary_says_what_prediction_tails_and_tokens_show(study):
     assert "(no measurable difference; mean of methods)" in answer
 
 
-def test_the_summary_tells_of_evaluation_sets_where_there_are_any(study):
+def test_the_summary_tells_of_evaluation_sets_where_there_are_any(study, tmp_path):
+    results = tmp_path / study.results.name
+    shutil.copytree(study.results, results)
     values = [{"method": name, "value": 20 + at} for at, name in enumerate(["full", *METHODS])]
     table = pd.DataFrame(values).assign(set="wikitext2", measure="perplexity", low=1.0, high=99.0)
-    table.to_csv(study.results / "evaluation.csv", index=False)
-    models = {"demo": {"results": str(study.results), "record": str(study.model)}}
-    output = study.root / "with_evaluation.md"
+    table.to_csv(results / "evaluation.csv", index=False)
+    models = {"demo": {"results": str(results), "record": str(study.model)}}
+    output = tmp_path / "with_evaluation.md"
     told = run(
         "write_summary.py",
         *("--study", "demo", "--models", json.dumps(models), "--methods", json.dumps(METHODS)),
