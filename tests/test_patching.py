@@ -285,6 +285,7 @@ def test_the_report_has_the_papers_columns(shares):
     shown = cells(text, "Share restored on D_ctrl")
     assert shown["rtn3"][2].startswith("0.")
     assert "(**last block**; the paper: 7 of 40)" in text
+    assert "regression to the mean" in text
 
 
 def paper_results(**options) -> tuple[ModelResults, Study]:

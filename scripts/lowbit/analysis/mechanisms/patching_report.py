@@ -60,7 +60,10 @@ weights**), or all of the {named} (**{title}**; the paper: 7 of 40).
 
 The share restored is that of the rise in log perplexity that quantization costs on these documents:
 1 is all, 0 nothing, below 0 is harm. Brackets: {confidence:g} % bootstrap intervals over documents.
-“{no_gap}”: the interval of that rise includes 0. All conditions: `patching.csv`.
+“{no_gap}”: the interval of that rise includes 0. D_large was chosen by its errors, so part of any
+share restored on it is regression to the mean: any disturbance brings such errors down. D_ctrl,
+drawn from the smaller errors, shows how much, as it is pulled the other way. All conditions:
+`patching.csv`.
 """
 
 
