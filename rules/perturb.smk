@@ -27,6 +27,7 @@ rule perturb:
         code=code("perturb.py", "core"),
         reference=f"--reference {PERTURBED.reference}",
         perturbation=as_json(PERTURBED.model_dump()),
+        seed=f"--seed {STUDY.seed}",
         settings=as_json(STUDY.engine.model_dump()),
         sets=lambda w: f"--sets {shlex.quote(as_json(evaluation_sets(w.model)))}",
         evaluation=f"--evaluation {TABLES}/perturbation_evaluation.parquet",
@@ -37,7 +38,7 @@ rule perturb:
     shell:
         "python scripts/perturb.py --model {input.model} --tokens {input.tokens} "
         "{params.reference} --reference-record {input.reference} "
-        "--perturbation {params.perturbation:q} --settings {params.settings:q} "
+        "--perturbation {params.perturbation:q} {params.seed} --settings {params.settings:q} "
         "--gates {output.gates} --norms {output.norms} --scores {output.scores} "
         "{params.sets} {params.evaluation} 2>&1 | tee {log}"
 

@@ -30,6 +30,7 @@ def parse_arguments() -> argparse.Namespace:
         "--perturbation", type=json.loads, required=True, help="JSON: config `perturbation`"
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--seed", type=int, required=True, help="of the study, for the noise")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--norms", type=Path, required=True, help="Parquet to write: sizes")
     parser.add_argument("--scores", type=Path, required=True, help="Parquet to write: scores")
@@ -46,24 +47,27 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.engine.engine import Engine
-    from lowbit.experiments.comparison import document_table, set_table
+    from lowbit.experiments.comparison import document_table, set_table, spread
     from lowbit.experiments.perturbing import check_norms
     from lowbit.inputs.evaluation import read_rows
     from lowbit.inputs.tokens import read_tokens
 
     wanted = arguments.perturbation
     engine = Engine.open(arguments.model, arguments.settings)
-    reference = open_reference(engine, arguments.reference_record, wanted["activation_bits"])
+    reference = open_reference(engine, arguments)
     doc_ids, token_ids = read_tokens(arguments.tokens)
-    stream = engine.quantized(arguments.reference, arguments.reference_record)
+    # Read block by block, so that it is not kept: only its errors' norms are wanted later.
+    stream = engine.by_block().quantized(arguments.reference, arguments.reference_record)
     gates: dict[str, Any] = engine.check([stream], token_ids)
+    gates["share_of_weights_perturbed"] = reference.share_perturbed()
     gates["intensity_0"] = nothing_changes(engine, reference, doc_ids, token_ids)
 
     everywhere, alone = list_edits(engine, reference, wanted)
     edits = everywhere | alone
     keys = {name: asdict(edit.condition) for name, edit in edits.items()}
-    chosen = slice(wanted["documents"])
-    scores = document_table(engine, edits, keys, doc_ids[chosen], token_ids[chosen])
+    chosen = spread(len(doc_ids), wanted["documents"])
+    ids = [doc_ids[row] for row in chosen]
+    scores = document_table(engine, edits, keys, ids, token_ids[chosen])
     gates["norms"] = check_norms(edits)
     write_parquet(arguments.scores, scores)
     sizes = [{**keys[name], **row} for name, edit in edits.items() for row in edit.norms.rows()]
@@ -75,13 +79,15 @@ def main() -> None:
     write_json(arguments.gates, gates)
 
 
-def open_reference(engine: "Engine", record: Path, activation_bits: int) -> "Reference":
+def open_reference(engine: "Engine", arguments: argparse.Namespace) -> "Reference":
     """The quantization errors whose norms noise gets."""
     from lowbit.experiments.perturbing import Reference
     from lowbit.quantization.activations import ActivationQuantization, quantize_activation
 
-    settings = ActivationQuantization(bits=activation_bits, granularity="token")
-    return Reference(engine, record, partial(quantize_activation, settings=settings))
+    bits = arguments.perturbation["activation_bits"]
+    settings = ActivationQuantization(bits=bits, granularity="token")
+    quantize = partial(quantize_activation, settings=settings)
+    return Reference(engine, arguments.reference_record, quantize, arguments.seed)
 
 
 def nothing_changes(

@@ -44,7 +44,7 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.engine.engine import Engine
-    from lowbit.experiments.comparison import document_table, set_table
+    from lowbit.experiments.comparison import document_table, set_table, spread
     from lowbit.experiments.simulating import SimulationEdit, static_ranges
     from lowbit.inputs.evaluation import read_rows
     from lowbit.inputs.tokens import read_tokens
@@ -58,8 +58,9 @@ def main() -> None:
     simulations = list_wanted(wanted)
     edits = {str(s): SimulationEdit(s, engine, wanted["group_size"], ranges) for s in simulations}
     keys = {str(s): {"setting": s.setting, **asdict(s)} for s in simulations}
-    chosen = slice(wanted["documents"])
-    scores = document_table(engine, edits, keys, doc_ids[chosen], token_ids[chosen])
+    chosen = spread(len(doc_ids), wanted["documents"])
+    ids = [doc_ids[row] for row in chosen]
+    scores = document_table(engine, edits, keys, ids, token_ids[chosen])
     write_parquet(arguments.scores, scores)
     sizes = [{**keys[name], **row} for name, edit in edits.items() for row in edit.sizes()]
     write_parquet(arguments.sizes, pd.DataFrame(sizes))

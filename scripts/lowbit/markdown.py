@@ -5,8 +5,18 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Render a table; bars and line breaks inside cells are made safe."""
-    lines = [header, ["---"] * len(header), *([_cell(text) for text in row] for row in rows)]
+    """Render a table; bars and line breaks inside cells are made safe.
+
+    Raises:
+        ValueError: a row that has not as many cells as the header.
+    """
+    if wrong := [row for row in rows if len(row) != len(header)]:
+        raise ValueError(f"{len(header)} columns, but a row of {len(wrong[0])} cells: {wrong[0]}")
+    lines = [
+        [_cell(text) for text in header],
+        ["---"] * len(header),
+        *([_cell(text) for text in row] for row in rows),
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -351,7 +351,7 @@ class Perturbation(BaseModel):
     """Bits of the uniform quantization, one scale per token, whose error noise on activations is
     matched to."""
     documents: Annotated[int, Field(ge=5)] = 64
-    """How many of the study's documents are scored under every perturbation, the first ones."""
+    """How many of the study's documents are scored under every perturbation, evenly spaced."""
     intensities: Annotated[
         list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_with_one)
     ] = [0.1, 0.32, 1.0, 3.2, 10.0]
@@ -378,7 +378,7 @@ class Simulation(BaseModel):
     ] = ["W2A16", "W3A16", "W4A16", "W8A8", "W4A8", "W4A4"]
     """Bits of weights and activations, each 2 to 8, or 16 for unquantized."""
     documents: Annotated[int, Field(ge=5)] = 64
-    """How many of the study's documents are scored under every setting, the first ones."""
+    """How many of the study's documents are scored under every setting, evenly spaced."""
     group_size: Annotated[int, Field(ge=2)] = 64
     """Weights, and channels of activations, that share a scale where groups do."""
     transforms: Annotated[list[Literal[TRANSFORMS]], Field(min_length=1)] | None = None
@@ -549,6 +549,12 @@ class Study(BaseModel):
             )
         if perturbation and documents:
             _check_documents(perturbation.documents, documents.n)
+        engine = info.data.get("engine")
+        if perturbation and engine and engine.dtype != "float32":
+            raise ValueError(
+                f"needs engine.dtype: float32; {engine.dtype} rounds small noise away, so that its "
+                "norm is not the one that is meant"
+            )
         return perturbation
 
     @field_validator("simulation")

@@ -19,6 +19,11 @@ Keys = Mapping[str, Mapping[str, Any]]
 """By the name of an edit the columns that say what it is."""
 
 
+def spread(rows: int, wanted: int) -> NDArray[np.intp]:
+    """Choose so many of the rows, evenly spaced: the first ones are all of one source."""
+    return np.arange(wanted) * rows // wanted
+
+
 def document_table(
     engine: Engine,
     edits: Mapping[str, Edit],

@@ -68,16 +68,14 @@ def list_nothings() -> list[Perturbation]:
     return [Perturbation(BOTH, relation=relation, intensity=0.0) for relation in relations]
 
 
-def list_sensitivities(
-    blocks: Sequence[Iterable[str]], plan: Plan, intensity: float = 1.0
-) -> list[Perturbation]:
+def list_sensitivities(blocks: Sequence[Iterable[str]], plan: Plan) -> list[Perturbation]:
     """List the same noise on the weights of each projection of each block alone.
 
     Args:
         blocks: names of the projections in each block.
     """
     return [
-        Perturbation(WEIGHTS, intensity=intensity, projection=name, block=index, seed=seed)
+        Perturbation(WEIGHTS, projection=name, block=index, seed=seed)
         for index, names in enumerate(blocks)
         for name in names
         for seed in range(plan.seeds)

@@ -14,7 +14,7 @@ def projections(block: nn.Module) -> dict[str, str]:
     Those of experts are left out: an expert reads some of the tokens only, and most architectures
     merge the experts' weights into one tensor.
     """
-    names = [name for name in linears_of(block) if "experts." not in name]
+    names = [name for name in linears_of(block) if ".experts." not in f".{name}"]
     return {name: name.rpartition(".")[2] for name in names}
 
 

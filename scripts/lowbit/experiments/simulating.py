@@ -39,8 +39,11 @@ _QUANTIZERS: tuple[Callable[..., QuantizedLayer], ...] = (
     partial(power.quantize, exponent=0.5),
     partial(power.quantize, exponent="fit"),
     sigmoid.quantize,
+    partial(sigmoid.quantize, steepness="fit"),
     log.quantize,
-    piecewise.quantize,
+    partial(log.quantize, mu="fit"),
+    partial(piecewise.quantize, break_point=piecewise.PiecewiseLinear.break_point),
+    partial(piecewise.quantize, break_point="fit"),
     nf.quantize,
     lloyd_max.quantize,
 )

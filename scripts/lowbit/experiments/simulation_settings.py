@@ -14,19 +14,26 @@ UNQUANTIZED = 16
 UNIFORM = "uniform"
 TENSOR, ROW, GROUP, TOKEN = "tensor", "row", "group", "token"
 NONE = "-"
+ASYMMETRIC = "uniform asymmetric"
+UNIFORMS = (UNIFORM, ASYMMETRIC)
 TRANSFORMS = (
-    UNIFORM,
-    "uniform asymmetric",
+    *UNIFORMS,
     "power",
     "square root",
     "power fitted",
     "sigmoid",
+    "sigmoid fitted",
     "log",
+    "log fitted",
     "piecewise",
+    "piecewise fitted",
     "nf",
     "lloyd_max",
 )
-"""What is done to the uniform grid; `power` is the paper's cube root."""
+"""What is done to the uniform grid; `power` is the paper's cube root. Fitted: its parameter is that
+of the least squared error in each matrix; else it is stated where the quantizer is. Symmetric
+uniform grids and those that are made of them have 2**bits - 1 levels, `uniform asymmetric`, `nf`
+and `lloyd_max` 2**bits."""
 OF_ACTIVATIONS = (UNIFORM, "power", "sigmoid", "log", "piecewise")
 """Those that need not be fitted to the values, so that activations can be quantized by them."""
 SETTING = re.compile(r"W(\d+)A(\d+)")

@@ -141,26 +141,27 @@ def interaction(table: pd.DataFrame) -> "Figure":
     rows = table[(table["distribution"] == GAUSSIAN) & (table["relation"] == INDEPENDENT)]
     rows = rows.sort_values("intensity")
     figure, axes = plt.subplots(figsize=(6.4, 3.0), layout="constrained")
-    places = np.arange(len(rows))
-    parts = {"weights": rows["weights"], "activations": rows["activations"]}
-    below = np.zeros(len(rows))
-    for colour, (name, values) in zip(plotting.PALETTE, parts.items(), strict=False):
-        share = values.to_numpy() / rows["together"].to_numpy()
-        axes.bar(places, share, 0.6, below, color=colour, label=f"{name} alone")
-        below += share
-    half = ((rows["high"] - rows["low"]) / 2 / rows["together"]).to_numpy()
-    axes.errorbar(
-        places, np.ones(len(rows)), half, fmt="o", color="black", markersize=4, label="together"
-    )
-    axes.set_xticks(places, [f"{each:g}" for each in rows["intensity"]])
+    total = rows["weights"] + rows["activations"]
+    lines = {"weights alone": rows["weights"], "activations alone": rows["activations"]}
+    lines["sum of both"] = total
+    for colour, (name, values) in zip(plotting.PALETTE, lines.items(), strict=False):
+        axes.plot(rows["intensity"], values, color=colour, linewidth=1.5, label=name)
+    below, above = rows["interaction"] - rows["low"], rows["high"] - rows["interaction"]
+    bars = np.clip([below, above], 0, None)
+    style = {"color": "black", "markersize": 4, "linewidth": 1.2, "label": "together"}
+    axes.errorbar(rows["intensity"], rows["together"], bars, fmt="o", **style)
+    axes.set_xscale("log")
+    axes.set_yscale("symlog", linthresh=LINEAR_BELOW)
+    lowest = min(rows[["activations", "together"]].min().min(), 0)
+    axes.set_ylim(2 * lowest - LINEAR_BELOW / 4, 2 * max(total.max(), rows["together"].max()))
     axes.set_xlabel("norm of the noise / norm of the quantization error")
-    axes.set_ylabel("error / error of both together")
+    axes.set_ylabel("error [nats per token]")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     plotting.title(
         figure,
         "Do perturbations of weights and activations add up?",
-        "Bars: the errors of each alone, stacked; dots: both together, with the interval of the "
-        "difference. Equal heights mean that they add up.",
+        "Gaussian noise. Dots: both together, with the interval of the difference from the sum of "
+        "the errors of each alone. Dots on that line mean that they add up.",
     )
     return figure
 
@@ -238,6 +239,8 @@ def agreement(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     for place, wanted in enumerate(kinds.values()):
         rows = _where(table, **common, **wanted).set_index("method")
         for offset, method in zip(offsets, methods, strict=True):
+            if method.name not in rows.index:
+                continue  # no noise, or no error, that varies
             row = rows.loc[method.name]
             style = styles[method.name]
             axes.errorbar(

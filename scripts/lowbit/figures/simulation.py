@@ -74,7 +74,7 @@ def sqnr(simulations: pd.DataFrame) -> "Figure":
         ),
     }
     parts = {name: part for name, part in parts.items() if len(part[0])}
-    colours = dict(zip(TRANSFORMS, sns.color_palette("tab10"), strict=True))
+    colours = dict(zip(TRANSFORMS, sns.color_palette("tab20", len(TRANSFORMS)), strict=True))
     figure, panels = plt.subplots(
         1, len(parts), figsize=(4.4 * len(parts) + 1.4, 3.4), layout="constrained", squeeze=False
     )

@@ -69,7 +69,7 @@ def l2(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 def worst_mismatch(changed: Tensor, x: Tensor, norm: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Largest relative difference between ||changed - x|| and `norm`; a scalar tensor.
 
-    Computed from the perturbed tensor itself, in float64. Left out is what the rounding of x + Delta
+    Computed from the perturbed tensor itself, in float64. Left out is what the rounding of the sum
     to float32 may be at most: a perturbation far smaller than x cannot be represented any better.
     A norm of 0 must be met exactly, and counts as it is.
     """

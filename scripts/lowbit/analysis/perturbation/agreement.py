@@ -1,8 +1,8 @@
 """Do perturbations hurt the documents that quantizers hurt? Both papers in one table.
 
 Pearson's r over documents between e(x) under a perturbation (mean over seeds) and e(x) of a
-quantization method, on the documents that were perturbed. Beside it the same between seeds of the
-perturbation: no correlation with anything can be expected to be higher than that.
+quantization method, on the documents that were perturbed. Both errors are noisy, so r is smaller
+than it would be between what the two do to a document on average.
 """
 
 import numpy as np

@@ -44,6 +44,8 @@ class PerturbedErrors:
     of a seed, nats per token."""
     errors: np.ndarray
     """[documents, conditions], means over seeds, nats per token."""
+    by_seed: np.ndarray
+    """[documents, conditions, seeds]; a condition that draws nothing has the same for all."""
 
     def select(self, **wanted: object) -> np.ndarray:
         """Tell which conditions have these values; bool [conditions]."""
@@ -75,8 +77,27 @@ def perturbed_errors(scores: pd.DataFrame) -> PerturbedErrors:
     conditions = conditions.assign(
         seeds=of_seeds.size(), lowest=of_seeds.min(), highest=of_seeds.max()
     )
-    means = wide.T.groupby(level="condition").mean().T
-    return PerturbedErrors(means.index.to_numpy(), conditions, means.to_numpy())
+    every = pd.MultiIndex.from_product([conditions.index, sorted(scores["seed"].unique())])
+    cube = wide.reindex(columns=every).to_numpy().reshape(len(wide), len(conditions), -1)
+    means = np.nanmean(cube, axis=2)
+    cube = np.where(np.isnan(cube), means[:, :, None], cube)
+    return PerturbedErrors(wide.index.to_numpy(), conditions, means, cube)
+
+
+def error_draws(perturbed: PerturbedErrors, settings: BootstrapSettings, seed: int) -> np.ndarray:
+    """Draws [1 + R, conditions] of the mean error, over documents and seeds of the noise.
+
+    Both are drawn anew in a resample, seeds for all conditions alike, which share their noise:
+    with the few draws of the noise taken for granted, an interval says nothing of another draw.
+    """
+    documents = resample_counts(len(perturbed.doc_ids), settings, seed)
+    seeds = resample_counts(perturbed.by_seed.shape[2], settings, seed + 1)
+    everyone = np.ones(len(perturbed.doc_ids), bool)
+    of_seeds = [
+        mean_draws(errors, everyone, documents) for errors in np.moveaxis(perturbed.by_seed, 2, 0)
+    ]
+    weights = seeds / seeds.sum(axis=1, keepdims=True)
+    return np.einsum("srk,rs->rk", np.stack(of_seeds), weights)
 
 
 def effect_table(
@@ -92,11 +113,10 @@ def effect_table(
         norms: `CONDITION`, seed, module, and the L2 norms `perturbation` and `norm` (of what was
             perturbed).
     """
-    counts = resample_counts(len(perturbed.doc_ids), settings, seed)
-    everyone = np.ones(len(perturbed.doc_ids), bool)
-    draws = mean_draws(perturbed.errors, everyone, counts)
+    draws = error_draws(perturbed, settings, seed)
     value, low, high = summarise(draws, settings.confidence)
-    found = perturbed.conditions.assign(error=value, low=low, high=high, n=len(everyone))
+    n = len(perturbed.doc_ids)
+    found = perturbed.conditions.assign(error=value, low=low, high=high, n=n)
     baselines = _baselines(perturbed.conditions)
     beyond = draws[:, list(baselines)] - draws[:, list(baselines.values())]
     names = ("beyond_baseline", "beyond_baseline_low", "beyond_baseline_high")
@@ -133,4 +153,5 @@ def of_all(perturbed: PerturbedErrors) -> PerturbedErrors:
     """The conditions that perturb all projections of all blocks."""
     chosen = perturbed.select(projection=ALL, block=-1)
     conditions = perturbed.conditions[chosen].reset_index(drop=True)
-    return PerturbedErrors(perturbed.doc_ids, conditions, perturbed.errors[:, chosen])
+    errors, by_seed = perturbed.errors[:, chosen], perturbed.by_seed[:, chosen]
+    return PerturbedErrors(perturbed.doc_ids, conditions, errors, by_seed)

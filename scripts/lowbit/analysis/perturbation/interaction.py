@@ -3,13 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from lowbit.analysis.perturbation.effects import PerturbedErrors
-from lowbit.analysis.statistics import (
-    BootstrapSettings,
-    mean_draws,
-    resample_counts,
-    summarise,
-)
+from lowbit.analysis.perturbation.effects import PerturbedErrors, error_draws
+from lowbit.analysis.statistics import BootstrapSettings, summarise
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
     ALL,
@@ -23,21 +18,20 @@ MEASURES = ("weights", "activations", "together", "interaction")
 
 
 def interaction_draws(
-    perturbed: PerturbedErrors, kind: dict[str, object], counts: np.ndarray
+    perturbed: PerturbedErrors, draws: np.ndarray, kind: dict[str, object]
 ) -> np.ndarray | None:
     """Draws [1 + R, 4] of `MEASURES` for one kind of noise; None where one of them was not tried.
 
     Args:
+        draws: [1 + R, conditions] of the mean errors.
         kind: distribution, relation and intensity.
     """
     common = {"change": NOISE, "per": TENSOR, "projection": ALL, "block": -1, **kind}
     places = [perturbed.place(target=target, **common) for target in (WEIGHTS, ACTIVATIONS, BOTH)]
     if None in places:
         return None
-    errors = perturbed.errors[:, places]
-    interaction = errors[:, 2] - errors[:, 0] - errors[:, 1]
-    values = np.column_stack([errors, interaction])
-    return mean_draws(values, np.ones(len(values), bool), counts)
+    errors = draws[:, places]
+    return np.column_stack([errors, errors[:, 2] - errors[:, 0] - errors[:, 1]])
 
 
 def interaction_table(
@@ -47,12 +41,12 @@ def interaction_table(
 
     `interaction`: together less the sum of each alone, with interval; `share`: of that sum.
     """
-    counts = resample_counts(len(perturbed.doc_ids), settings, seed)
+    means = error_draws(perturbed, settings, seed)
     keys = ["distribution", "relation", "intensity"]
     tried = perturbed.conditions[perturbed.select(target=BOTH)][keys].drop_duplicates()
     rows = []
     for kind in tried.to_dict("records"):
-        draws = interaction_draws(perturbed, kind, counts)
+        draws = interaction_draws(perturbed, means, kind)
         if draws is None:
             continue
         values = dict(zip(MEASURES, draws[0], strict=True))

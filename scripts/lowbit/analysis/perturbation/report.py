@@ -28,9 +28,9 @@ Noise and clipping in place of quantization (arXiv 2403.06408). Noise on a weigh
 norm of the error of `{reference}` there, noise on what projections read that of uniform
 quantization of {bits} bits with one scale per token, times the intensity. Errors are NLL perturbed
 less NLL full precision, in nats per token, means over {n} documents and over the seeds; brackets:
-bootstrap intervals over documents, not corrected for the number of comparisons. The paper's tables
-and formulas could not be recovered: what M+, M-, thresholds and granularity are here is this
-project's choice (`results/README.md`). Every row: `perturbation.csv`.
+bootstrap intervals over documents and seeds, not corrected for the number of comparisons. The
+paper's tables and formulas could not be recovered: what M+, M-, thresholds and granularity are here
+is this project's choice (`results/README.md`). Every row: `perturbation.csv`.
 """
 KIND_HEAD = """\
 ## What kind of noise, at the norm of the quantization error
@@ -41,7 +41,9 @@ CLIPPING_HEAD = """\
 ## Clipping and its controls
 
 Clipping may hurt because it hits the largest values or because its error is large. *Beyond matched
-noise*: the error less that of Gaussian noise of the same norm on all entries.
+noise*: the error less that of Gaussian noise on all entries, which has the same norm on weights; on
+activations that of clipping what the noisy model itself reads (compare the sizes). Where few
+entries are clipped, shuffling their amounts is hardly another change.
 """
 INTERACTION_HEAD = """\
 ## Weights and activations together
@@ -153,7 +155,8 @@ def transforms_answer(best: pd.DataFrame, folder: str) -> str:
     ]
     misled = int((best["best"] != best["best_by_sqnr"]).sum())
     return (
-        "*Is a non-uniform grid better?* One is better than the uniform grid (whole interval) in "
+        "*Is a non-uniform grid better?* The best one is better than the best uniform grid (whole "
+        "interval, on the documents that it is the best of) in "
         f"{', '.join(parts)}. The transform with the highest SQNR is not the one with the least "
         f"error in {misled} of {len(best)}. All: `{folder}/simulations.csv`."
     )
@@ -201,7 +204,8 @@ def _kinds_answer(effects: pd.DataFrame) -> str:
     weights, activations = (_plain_noise(effects, t).iloc[0] for t in (WEIGHTS, ACTIVATIONS))
     sentences = [
         "Noise of the norm of the quantization error raises the NLL by "
-        f"{_error(weights)} nats per token on weights and by {_error(activations)} on activations."
+        f"{_error(weights)} nats per token on weights (it has {_size(weights)} of their norm) "
+        f"and by {_error(activations)} on activations ({_size(activations)})."
     ]
     for target in (WEIGHTS, ACTIVATIONS):
         minus, plus = (
@@ -232,9 +236,12 @@ def _clipping_answer(effects: pd.DataFrame, target: str) -> str:
     low, high = row["beyond_baseline_low"], row["beyond_baseline_high"]
     word = "more than" if low > 0 else "less than" if high < 0 else "about as much as"
     return (
-        f"Clipping {share:.3g} % of the {target} costs {_error(row)}, {word} noise of the same "
-        "norm."
+        f"Clipping {share:.3g} % of the {target} costs {_error(row)}, {word} noise matched to it."
     )
+
+
+def _size(row: pd.Series) -> str:
+    return f"{100 * row['size']:.2g} %"
 
 
 def _error(row: pd.Series) -> str:
@@ -250,7 +257,7 @@ def _kind_table(rows: pd.DataFrame) -> str:
     header = [
         "on",
         "distribution",
-        "relation to |x|",
+        "relation to magnitude",
         "norm per",
         "size",
         "error",
@@ -258,7 +265,7 @@ def _kind_table(rows: pd.DataFrame) -> str:
         "seeds",
     ]
     return table(
-        [*header, "beyond Gaussian", "seeds"],
+        header,
         [
             [
                 row["target"],

@@ -15,7 +15,7 @@ from lowbit.analysis.statistics import (
     resample_counts,
     summarise,
 )
-from lowbit.experiments.simulation_settings import UNIFORM
+from lowbit.experiments.simulation_settings import UNIFORMS
 
 SIMULATION = [
     "setting",
@@ -25,6 +25,7 @@ SIMULATION = [
     "weights_per",
     "activations_per",
 ]
+AGAINST = ["against_uniform", "against_uniform_low", "against_uniform_high"]
 CELL = ["setting", "weights_per", "activations_per"]
 """Within one of these, only the transform differs."""
 
@@ -34,7 +35,8 @@ def simulation_table(
 ) -> pd.DataFrame:
     """One row per simulation: mean error over documents with interval, and SQNR in dB.
 
-    `against_uniform`: the error less that of the uniform grid in the same cell, with interval.
+    `against_uniform`: the error less that of the uniform grid in the same cell, with interval; of
+    the better one, where there is an asymmetric grid beside the symmetric.
 
     Args:
         scores: `SIMULATION`, doc_id, nll, nll_full.
@@ -48,13 +50,14 @@ def simulation_table(
     draws = mean_draws(errors, np.ones(len(errors), bool), counts)
     value, low, high = summarise(draws, settings.confidence)
     rows = rows.assign(error=value, low=low, high=high, n=len(errors))
-    of_uniform = rows[rows["transform"] == UNIFORM].reset_index().set_index(CELL)["index"]
-    place = rows[CELL].apply(lambda row: of_uniform.get(tuple(row), -1), axis=1)
-    for at, uniform in enumerate(place):
-        if uniform >= 0:
-            against = summarise(draws[:, at] - draws[:, uniform], settings.confidence)
-            names = ["against_uniform", "against_uniform_low", "against_uniform_high"]
-            rows.loc[at, names] = [float(each) for each in against]
+    rows[AGAINST] = np.nan
+    for _, cell in rows.groupby(CELL, sort=False):
+        uniform = cell[cell["transform"].isin(UNIFORMS)]
+        if uniform.empty:
+            continue
+        baseline = draws[:, uniform["error"].idxmin()]
+        against = summarise(draws[:, cell.index] - baseline[:, None], settings.confidence)
+        rows.loc[cell.index, AGAINST] = np.column_stack(against)
     return rows.merge(sqnr_table(sizes), on=SIMULATION, how="left", validate="one_to_one")
 
 
@@ -70,7 +73,8 @@ def sqnr_table(sizes: pd.DataFrame) -> pd.DataFrame:
 def best_transforms(simulations: pd.DataFrame) -> pd.DataFrame:
     """One row per cell: the transform of the least error, that of the highest SQNR, and agreement.
 
-    `surely`: whether the best transform's error is below the uniform grid's by its whole interval.
+    `surely`: whether a non-uniform transform is the best, and its error below that of the better
+    uniform grid by its whole interval. The interval does not know that it was picked.
     `rank_correlation`: Spearman's rho of SQNR and error over the transforms of the cell (-1: SQNR
     tells all); of weights, and of activations where these are quantized too.
     """
@@ -88,7 +92,8 @@ def best_transforms(simulations: pd.DataFrame) -> pd.DataFrame:
                 "low": best["low"],
                 "high": best["high"],
                 "against_uniform": best["against_uniform"],
-                "surely": bool(best["against_uniform_high"] < 0),
+                "surely": best["transform"] not in UNIFORMS
+                and bool(best["against_uniform_high"] < 0),
                 "best_by_sqnr": clearest["transform"],
                 "error_of_best_by_sqnr": clearest["error"],
                 "rank_correlation": spearmanr(cell[measure], cell["error"]).statistic
