@@ -35,7 +35,7 @@ def read_model(name: str, folder: Path, record: Path, tables: list[str]):
     import pandas as pd
 
     from lowbit.files import read_json, read_table
-    from lowbit.summary import ModelSummary
+    from lowbit.summary.model import ModelSummary
 
     return ModelSummary(
         name=name,
@@ -64,7 +64,7 @@ def main() -> None:
     from lowbit.analysis.tables import methods_from_config
     from lowbit.files import write_text
     from lowbit.settings import parse_json, parse_settings
-    from lowbit.summary import summary_markdown
+    from lowbit.summary.page import summary_markdown
 
     models = parse_json(arguments.models, "--models")
     text = summary_markdown(

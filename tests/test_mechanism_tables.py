@@ -47,7 +47,7 @@ from lowbit.figures import interventions as intervention_figures
 from lowbit.figures import mixed_precision as mixed_figures
 from lowbit.figures import plotting
 from lowbit.names import SETS
-from lowbit.summary import ANSWERS, OPTIONAL_FIGURES
+from lowbit.summary.optional_stages import ANSWERS, OPTIONAL_FIGURES
 
 BOOTSTRAP = BootstrapSettings(resamples=100, confidence=0.95)
 N = 20
