@@ -22,7 +22,7 @@ rule perturb:
         f"{TABLES}/benchmarks/perturb.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=6000,
     params:
         code=code("perturb.py", "core"),
         reference=f"--reference {PERTURBED.reference}",

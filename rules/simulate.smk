@@ -22,7 +22,7 @@ rule simulate_quantization:
         f"{TABLES}/benchmarks/simulate_quantization.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=6000,
     params:
         code=code("simulate.py", "core"),
         simulation=as_json(SIMULATED.model_dump()),
