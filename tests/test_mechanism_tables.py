@@ -181,7 +181,7 @@ def test_a_gap_that_closes_under_the_inverse_swap_too_is_regression_to_the_mean(
     text = conclusion(table)
     assert ("The evidence agrees with a small norm" in text) == by_norm
     assert ("it is not shown that the norms that documents have by nature" in text) != by_norm
-    assert f"For {int(by_norm)} of these the gap closes less, or not," in text
+    assert (f"For {int(by_norm)} of these the gap closes less, or not," in text) == (closing > 0)
     assert "for 1 of 1 methods; for 0 of these" in text  # scaling moves errors all the same
     rows = [
         line for line in intervention_markdown(table, "t", 0.95).splitlines()
@@ -284,6 +284,21 @@ def test_the_figure_has_a_panel_per_method_and_layers() -> None:
     shown = [label.get_text() for label in panels[2, 4].get_xticklabels()]
     assert shown == ["inverse", "own", "partner's"]
     assert panels[1, 3].get_ylim() == panels[1, 0].get_ylim() != panels[1, 4].get_ylim()
+
+
+def test_no_panel_of_the_figure_cuts_its_curves() -> None:
+    """Layers of very different effects share an axis."""
+    plotting.start()
+    scores = changes(0.1, damage=0.5)
+    far = (scores["layers"] == "upper half") & (scores["condition"] == "scale")
+    scores.loc[far, "nll_edited"] += 3
+    scores.loc[far, "nll_full_edited"] += 1
+    figure = intervention_figures.scaled_norms(tabulated(scores))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+        assert low <= drawn.min() <= drawn.max() <= high
 
 
 def texts(figure) -> str:

@@ -48,6 +48,11 @@ def scaled_norms(interventions: pd.DataFrame) -> "Figure":
         squeeze=False,
         layout="constrained",
     )
+    scaled = panels[:, columns != SWAPPED]  # norms are swapped for others that are not far off
+    for first, *others in scaled:
+        for axes in others:
+            axes.sharey(first)
+            axes.tick_params(labelleft=False)
     for column, name in enumerate(columns):
         for row, method in enumerate(methods):
             mine = changed[(changed["method"] == method) & (changed["column"] == name)]
@@ -57,10 +62,6 @@ def scaled_norms(interventions: pd.DataFrame) -> "Figure":
         _full_panel(panels[-1, column], changed[changed["column"] == name])
         panels[0, column].set_title(name)
         panels[-1, column].set_xlabel("norm(r)" if name == SWAPPED else "norm(r), times")
-        for axes, first in zip(panels[:, column], panels[:, 0], strict=True):
-            if column and name != SWAPPED:  # norms are swapped for others that are not far off
-                axes.sharey(first)
-                axes.tick_params(labelleft=False)
     for row, method in enumerate(methods):
         panels[row, 0].set_ylabel(f"{method}\nchange of e\n[nats per token]")
     panels[-1, 0].set_ylabel("full precision\nchange of NLL\n[nats per token]")

@@ -254,12 +254,16 @@ def _swap_words(gaps: Sequence[pd.Series]) -> str:
     """How much of the gap closes when norms are swapped, and whether that is by the norm."""
     shares = [-100 * beyond(row)[0] / row["error_unedited"] for row in gaps]
     ends = "" if len(shares) == 1 else f"{min(shares):.1f} to "
-    return (
+    closed = (
         f"Norms swapped between documents of nearly the same full-precision NLL close {ends}"
         f"{max(shares):.1f} % of the gap in e between D_large and D_ctrl; the interval is above 0 "
-        f"for {_closed(gaps)} of {len(gaps)} methods. For {_closed_by_norm(gaps)} of these the gap "
-        "closes less, or not, when each norm moves as far the other way, as it would if the norm "
-        "were the cause."
+        f"for {_closed(gaps)} of {len(gaps)} methods."
+    )
+    if not _closed(gaps):
+        return closed
+    return (
+        f"{closed} For {_closed_by_norm(gaps)} of these the gap closes less, or not, when each "
+        "norm moves as far the other way, as it would if the norm were the cause."
     )
 
 
