@@ -5,7 +5,6 @@ times the intensity. On activations it is that of simulated uniform quantization
 activation, document by document, so that no result depends on which documents share a batch.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -37,6 +36,7 @@ from lowbit.quantization.quantized import QuantizedWeights, unfolded
 NORM_TOLERANCE = 1e-4
 """Largest relative difference between the norm of a perturbation and the norm that is meant."""
 
+TARGETS = WEIGHTS, ACTIVATIONS
 DRAWS_KEPT = 8
 """Draws of eps for activations: those of one block, for the streams that are walked next."""
 
@@ -104,37 +104,42 @@ class Reference:
 class Norms:
     """What perturbations measured on their way: sums of squares, and the worst mismatch of a norm.
 
-    Tensors stay on the device until they are asked for.
+    Numbers stay on the device until they are asked for, in tensors that are made beforehand: small
+    ones made between large ones would keep freed memory from being used again.
+
+    Args:
+        modules: names of all that is perturbed.
     """
 
-    def __init__(self) -> None:
-        self._squares: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
-        self._worst: list[Tensor] = []
+    def __init__(self, modules: Sequence[str], device: torch.device) -> None:
+        self._places = {name: place for place, name in enumerate(modules)}
+        shape = len(TARGETS), len(modules), 2
+        self._squares = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._worst = torch.zeros((), dtype=torch.float64, device=device)
 
     def record(self, target: str, module: str, changed: Tensor, x: Tensor, add: bool) -> None:
         """Keep ||changed - x||^2 and ||x||^2 of a module; `add` to what is there, or replace it."""
-        both = {"perturbation": changed - x, "norm": x}
-        kept = self._squares[target, module]
-        for name, each in both.items():
-            square = torch.linalg.vector_norm(each).double() ** 2
-            kept[name] = kept[name] + square if add and name in kept else square
+        kept = self._squares[TARGETS.index(target), self._places[module]]
+        norms = torch.stack([torch.linalg.vector_norm(each) for each in (changed - x, x)])
+        kept.mul_(add).add_(norms.double() ** 2)
 
     def meant(self, changed: Tensor, x: Tensor, norm: Tensor, dims: tuple[int, ...]) -> None:
         """Compare the norm of a perturbation with the one that is meant."""
-        self._worst.append(worst_mismatch(changed, x, norm, dims))
-        if len(self._worst) > 64:
-            self._worst = [torch.stack(self._worst).max()]
+        mismatch = worst_mismatch(changed, x, norm, dims)
+        torch.maximum(self._worst, mismatch, out=self._worst)  # nan stays nan
 
     def worst(self) -> float:
         """Largest relative mismatch so far; 0 where no norm was meant."""
-        return float(torch.stack(self._worst).max()) if self._worst else 0.0
+        return float(self._worst)
 
     def rows(self) -> list[dict[str, object]]:
-        """Per target and module the L2 norms of perturbation and x."""
+        """Per target and module that was perturbed the L2 norms of perturbation and x."""
+        found = self._squares.sqrt().tolist()
         return [
-            {"target_of_norm": target, "module": module}
-            | {name: float(square) ** 0.5 for name, square in kept.items()}
-            for (target, module), kept in self._squares.items()
+            {"target_of_norm": target, "module": module, "perturbation": changed, "norm": norm}
+            for target, modules in zip(TARGETS, found, strict=True)
+            for module, (changed, norm) in zip(self._places, modules, strict=True)
+            if norm > 0
         ]
 
 
@@ -142,7 +147,7 @@ class PerturbationEdit(Nothing):
     """One condition as an edit; see `lowbit.engine.edits.Edit`."""
 
     def __init__(self, condition: Perturbation, engine: Engine, reference: Reference) -> None:
-        self.condition, self.norms = condition, Norms()
+        self.condition = condition
         self._decoder, self._reference = engine.decoder, reference
         self._seeds = reference.seed, condition.seed
         self._modules = {
@@ -150,6 +155,9 @@ class PerturbationEdit(Nothing):
             for index, kinds in enumerate(reference.projections)
             if condition.block in (-1, index) and (chosen := _chosen(kinds, condition.projection))
         }
+
+        names = [f"{index}.{name}" for index, chosen in self._modules.items() for name in chosen]
+        self.norms = Norms(names, engine.device)
 
     @property
     def blocks(self) -> frozenset[int]:

@@ -4,7 +4,6 @@ Weights are quantized to codes and back by the quantizers of the workflow themse
 are replaced by their levels where projections read them. Nothing is stored but scores and errors.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -71,7 +70,13 @@ class SimulationEdit(Nothing):
         per = simulation.weights_per
         self._group_size = group_size if per == GROUP else per
         self._activations = activation_settings(simulation, group_size)
-        self._energies: dict[tuple[str, str], Tensor] = defaultdict(lambda: torch.zeros(2))
+        # Made beforehand: small tensors made between large ones keep freed memory from being used.
+        self._energies = {
+            (target, f"{index}.{name}"): torch.zeros(2, dtype=torch.float64, device=engine.device)
+            for target in ("weights", "activations")
+            for index, names in enumerate(self._projections)
+            for name in names
+        }
 
     @property
     def blocks(self) -> frozenset[int]:
@@ -92,7 +97,7 @@ class SimulationEdit(Nothing):
             weight = whole[f"{name}.weight"].detach()
             x = weight.float().cpu()
             quantized = dequantize(quantize(x))
-            self._energies["weights", f"{index}.{name}"] = energies(x, quantized)
+            self._energies["weights", f"{index}.{name}"].copy_(energies(x, quantized))
             found[f"{name}.weight"] = quantized.to(weight)
         return found
 
@@ -105,17 +110,18 @@ class SimulationEdit(Nothing):
 
     def sizes(self) -> list[dict[str, object]]:
         """Per target and module the energies of x and of its error."""
+        found = {place: both.tolist() for place, both in self._energies.items()}
         return [
-            {"target": target, "module": module, "signal": float(both[0]), "noise": float(both[1])}
-            for (target, module), both in self._energies.items()
+            {"target": target, "module": module, "signal": signal, "noise": noise}
+            for (target, module), (signal, noise) in found.items()
+            if signal > 0
         ]
 
     def _activation(self, index: int, name: str, activation: Tensor, documents: int) -> Tensor:
         x = by_document(activation, documents)
         ranges = self._ranges[index, name] if self._activations.static else None
         quantized = quantize_activation(x, self._activations, ranges)
-        place = "activations", f"{index}.{name}"
-        self._energies[place] = self._energies[place].to(x.device) + energies(x, quantized)
+        self._energies["activations", f"{index}.{name}"].add_(energies(x, quantized))
         return quantized.view(activation.shape)
 
 
