@@ -92,7 +92,8 @@ rule publish_demo_model:
         script=f"{DEMO_SCRIPTS}/publish.py",
         template=f"{DEMO_SCRIPTS}/card.md.jinja",
     output:
-        f"{DEMO_BUILD}/published.json",
+        record=f"{DEMO_BUILD}/published.json",
+        checkpoints=directory(f"{DEMO_BUILD}/checkpoints"),
     params:
         build=DEMO_BUILD,
         product="resources/demo",
@@ -105,7 +106,8 @@ rule publish_demo_model:
         """
         (
             PYTHONPATH=scripts python -m demo_model.publish --checkpoint {input.checkpoint} \
-                --build {params.build} --output {params.product} --threads {threads}
-            cp {params.product}/card.json {output}
+                --build {params.build} --output {params.product} \
+                --checkpoints {output.checkpoints} --threads {threads}
+            cp {params.product}/card.json {output.record}
         ) 2>&1 | tee {log}
         """

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaForCausalLM
@@ -325,3 +326,52 @@ def test_kept_steps_are_complete_models(tmp_path: Path) -> None:
     kept = LlamaForCausalLM.from_pretrained(tmp_path / "step-000008")
     assert not torch.equal(kept.model.norm.weight, trainer.model.model.norm.weight)
     assert (tmp_path / "trained.pt").exists()
+
+
+def test_kept_steps_are_published_like_the_model(tmp_path: Path) -> None:
+    trainer = tiny_trainer()
+    train.train(trainer, tmp_path / "progress")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    publish.publish_checkpoints(TINY, tmp_path, tmp_path / "checkpoints")
+    published = sorted((tmp_path / "checkpoints").iterdir())
+    assert [path.name for path in published] == ["step-000001", "step-000003"]
+    for path in published:
+        assert (path / "tokenizer.json").exists()
+        weights = LlamaForCausalLM.from_pretrained(path, dtype=torch.bfloat16).state_dict()
+        kept = LlamaForCausalLM.from_pretrained(tmp_path / "progress" / path.name).state_dict()
+        assert weights.keys() == kept.keys()
+        for name, value in weights.items():
+            assert torch.equal(value, kept[name].bfloat16()), name
+        config = json.loads((path / "config.json").read_text())
+        assert config["dtype"] == config["torch_dtype"] == "bfloat16"
+
+
+def test_keeping_weights_does_not_change_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping, plain = tiny_trainer(), tiny_trainer()
+    train.train(keeping, tmp_path / "keeping")
+    monkeypatch.setattr(train.Recipe, "kept_steps", [])
+    train.train(plain, tmp_path / "plain")
+    assert not list((tmp_path / "plain").glob("step-*"))
+    expected = plain.model.state_dict()
+    for name, value in keeping.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_resumed_training_that_lacks_kept_weights_is_refused(tmp_path: Path) -> None:
+    train.train(tiny_trainer(), tmp_path, stop=4)
+    (tmp_path / "step-000001").rename(tmp_path / "gone")
+    with pytest.raises(ValueError, match="has no weights of steps 1, which training keeps"):
+        train.train(tiny_trainer(), tmp_path)
+
+
+def test_the_study_of_the_training_has_every_kept_step(card: dict) -> None:
+    models = yaml.safe_load((ROOT / "config" / "demo-training.yaml").read_text())["models"]
+    recipe = train.Recipe()
+    assert card["kept_steps"] == recipe.kept_steps == [60, 120, 240, 480, 960, 1920]
+    assert [model["step"] for model in models.values()] == [*recipe.kept_steps, recipe.steps]
+    for model in list(models.values())[:-1]:
+        name = train.kept_weights(Path(".cache/demo-model/checkpoints"), model["step"])
+        assert model["source"] == f"path:{name}"

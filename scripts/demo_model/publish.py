@@ -1,4 +1,7 @@
-"""Write the product: bfloat16 weights, tokenizer, documents, loss curve and model card."""
+"""Write the product: bfloat16 weights, tokenizer, documents, loss curve and model card.
+
+Weights that training kept on its way are written likewise, beside the build's other files.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,22 @@ import jinja2
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from .documents import encode, first_row
-from .train import Recipe, build_model
+from .train import Recipe, build_model, kept_weights
 
 PRODUCTS = ("documents.parquet", "calibration.parquet", "last_word.parquet")
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
-def write_model(state: dict[str, Any], recipe: Recipe, directory: Path) -> None:
-    """Save a checkpoint's weights in bfloat16 as a Hugging Face directory."""
+def write_model(weights: dict[str, Any], recipe: Recipe, directory: Path) -> None:
+    """Save weights in bfloat16 as a Hugging Face directory."""
     model = build_model(recipe)
-    model.load_state_dict(state["model"])
+    model.load_state_dict(weights)
     model.config.use_cache = model.generation_config.use_cache = True
     model.to(torch.bfloat16).save_pretrained(directory)
     (directory / "model.safetensors").chmod(0o644)  # saved readable by its owner only
@@ -99,7 +103,7 @@ def publish(checkpoint: Path, build: Path, output: Path) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".demo-") as name:
         made = Path(name)
-        write_model(state, recipe, made / "model")
+        write_model(state["model"], recipe, made / "model")
         shutil.copytree(build / "tokenizer", made / "model", dirs_exist_ok=True)
         for product in PRODUCTS:
             shutil.copyfile(build / product, made / product)
@@ -116,16 +120,28 @@ def publish(checkpoint: Path, build: Path, output: Path) -> dict[str, Any]:
     return card
 
 
+def publish_checkpoints(recipe: Recipe, build: Path, output: Path) -> None:
+    """Write the weights that training kept as models like the last: `output/step-<step>/`."""
+    for step in recipe.kept_steps:
+        weights = load_file(kept_weights(build / "progress", step) / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]  # stored once
+        directory = output / kept_weights(build, step).name
+        write_model(weights, recipe, directory)
+        shutil.copytree(build / "tokenizer", directory, dirs_exist_ok=True)
+
+
 def main() -> None:
     """Publish one checkpoint; an unfinished one gives a card marked as provisional."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--build", type=Path, required=True, help="build directory")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--checkpoints", type=Path, required=True, help="directory of kept steps")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     card = publish(arguments.checkpoint, arguments.build, arguments.output)
+    publish_checkpoints(Recipe(**card["recipe"]), arguments.build, arguments.checkpoints)
     print(json.dumps({"step": card["step"], "loss": card["loss"]}))
 
 

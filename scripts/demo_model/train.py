@@ -47,8 +47,8 @@ class Recipe:
 
     @property
     def kept_steps(self) -> list[int]:
-        """Steps whose weights are kept: 1/16, 1/8, 1/4 and 1/2 of the run."""
-        return [self.steps // part for part in (16, 8, 4, 2)]
+        """Steps whose weights are kept: 1/64, 1/32, ... 1/2 of the run."""
+        return sorted({self.steps // 2**power for power in range(1, 7)} - {0})
 
 
 def build_model(recipe: Recipe) -> LlamaForCausalLM:
@@ -232,6 +232,25 @@ def record(trainer: Trainer, directory: Path) -> dict[str, float]:
     return point
 
 
+def kept_weights(directory: Path, step: int) -> Path:
+    """Where the weights of a kept step are."""
+    return directory / f"step-{step:06d}"
+
+
+def require_kept(recipe: Recipe, directory: Path, done: int) -> None:
+    """Raise ValueError if weights up to step `done` are missing, which only a new run can give."""
+    missing = [
+        step
+        for step in recipe.kept_steps
+        if step <= done and not kept_weights(directory, step).is_dir()
+    ]
+    if missing:
+        raise ValueError(
+            f"{directory} has no weights of steps {', '.join(map(str, missing))}, which training "
+            "keeps: delete it to train from the start"
+        )
+
+
 def train(trainer: Trainer, directory: Path, stop: int | None = None) -> None:
     """Train until the recipe's last step (or `stop`), resuming from the checkpoint if there is one.
 
@@ -241,6 +260,7 @@ def train(trainer: Trainer, directory: Path, stop: int | None = None) -> None:
     recipe, rows, checkpoint = trainer.recipe, trainer.data.training, directory / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
+        require_kept(recipe, directory, trainer.step)
     last = min(recipe.steps, stop or recipe.steps)
     progress = tqdm(total=recipe.steps, initial=trainer.step, unit="step", mininterval=5)
     while trainer.step < last:
@@ -249,7 +269,7 @@ def train(trainer: Trainer, directory: Path, stop: int | None = None) -> None:
         progress.update()
         progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if trainer.step in recipe.kept_steps:
-            save_weights(trainer.model, directory / f"step-{trainer.step:06d}")
+            save_weights(trainer.model, kept_weights(directory, trainer.step))
         if trainer.step % recipe.save_every == 0 or trainer.step == recipe.steps:
             point = record(trainer, directory)
             progress.write(json.dumps(point))
@@ -261,7 +281,7 @@ def finish(recipe: Recipe, progress: Path, tokenizer: Path, output: Path) -> Non
     """Copy the last checkpoint to `output`; make the kept steps complete model directories."""
     for step in recipe.kept_steps:
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(tokenizer / name, progress / f"step-{step:06d}" / name)
+            shutil.copyfile(tokenizer / name, kept_weights(progress, step) / name)
     shutil.copyfile(progress / "checkpoint.pt", output)
 
 
