@@ -52,6 +52,10 @@ if STUDY.downstream:
 
     include: "rules/downstream.smk"
 
+if len(STUDY.models) > 1 and COMPARED_TABLES:
+
+    include: "rules/compare.smk"
+
 include: "rules/claims.smk"
 include: "rules/report.smk"
 

@@ -9,6 +9,7 @@ rule judge_claims:
             model=STUDY.models,
         ),
         residuals=[PATHS.shared("residuals", model=model) for model in STUDY.models],
+        records=[PATHS.shared("model", model=model) for model in STUDY.models],
     output:
         csv=f"{STUDY_FOLDER}/claims.csv",
         markdown=f"{STUDY_FOLDER}/claims.md",
@@ -23,9 +24,10 @@ rule judge_claims:
         models=as_json(
             {
                 model: {
-                    "source": settings.source,
+                    **settings.model_dump(),
                     "results": PATHS.result("", model),
                     "residuals": PATHS.shared("residuals", model=model),
+                    "record": PATHS.shared("model", model=model),
                 }
                 for model, settings in STUDY.models.items()
             }

@@ -46,6 +46,12 @@ CLAIM_TABLES = []
 ANSWER_TABLES = []
 """The same that the summary tells of."""
 
+COMPARED_TABLES = []
+"""The same that models are compared by, in a study of several."""
+
+STUDY_RESULTS = []
+"""What rules add to the results over all models, below `STUDY_FOLDER`."""
+
 
 wildcard_constraints:
     model="[^/]+",
@@ -253,6 +259,6 @@ def figure(name, category):
 def final_outputs():
     """Everything that a finished study has."""
     files = ["config.resolved.yaml", "claims.csv", "claims.md", "summary.md", "summary.html"]
-    return [PATHS.result(file) for file in files] + [
+    return [PATHS.result(file) for file in [*files, *STUDY_RESULTS]] + [
         PATHS.result(file, model) for model in STUDY.models for file in MODEL_RESULTS
     ]

@@ -119,5 +119,6 @@ rule plot_perturbation:
 
 
 MODEL_RESULTS.append("perturbation.md")
-CLAIM_TABLES.append("perturbation_scores.parquet")
+CLAIM_TABLES.extend(["perturbation_scores.parquet", "perturbation.csv"])
+COMPARED_TABLES.extend(["perturbation_scores.parquet", "perturbation.csv"])
 ANSWER_TABLES.extend(["perturbation.csv", "sensitivity.csv", "perturbation_agreement.csv"])

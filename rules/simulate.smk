@@ -92,4 +92,5 @@ rule plot_simulation:
 
 
 CLAIM_TABLES.append("simulation_scores.parquet")
+COMPARED_TABLES.append("simulation_scores.parquet")
 ANSWER_TABLES.append("best_transforms.csv")

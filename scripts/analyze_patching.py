@@ -38,6 +38,7 @@ def main() -> None:
     from lowbit.claims.paper import read_paper
     from lowbit.claims.paper_patching import paper_perplexities
     from lowbit.claims.statistics import STATISTICS
+    from lowbit.claims.study_statistics import STUDY_STATISTICS
     from lowbit.files import write_csv, write_text
     from lowbit.settings import parse_json, parse_settings
 
@@ -53,7 +54,7 @@ def main() -> None:
     doc_ids = document_ids(pd.read_parquet(arguments.errors, columns=["doc_id"]))
     patching = pd.read_parquet(arguments.patching)
     shares = patching_table(patching, doc_ids, settings, arguments.seed)
-    papers = [read_paper(path, STATISTICS) for path in arguments.claims]
+    papers = [read_paper(path, STATISTICS, STUDY_STATISTICS) for path in arguments.claims]
     known = paper_perplexities(papers, study, arguments.name)
     write_csv(arguments.table, shares)
     write_text(

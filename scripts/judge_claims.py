@@ -14,8 +14,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--models",
         required=True,
-        help='JSON: {model: {"source": ..., "results": directory of its tables, '
-        '"residuals": its residuals.parquet}}',
+        help='JSON: {model: {"source", "family", "step" and "base" of the config, "results": '
+        'directory of its tables, "residuals": its residuals.parquet, "record": its model.json}}',
     )
     parser.add_argument(
         "--document-settings", required=True, help='JSON: {"source": ..., "length": tokens}'
@@ -40,12 +40,14 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.analysis.statistics import BootstrapSettings
+    from lowbit.analysis.studied_models import studied_models
     from lowbit.analysis.tables import methods_from_config, require_methods
     from lowbit.claims.judging import Study, judge
     from lowbit.claims.paper import read_paper
     from lowbit.claims.report import claims_markdown
     from lowbit.claims.statistics import STATISTICS, ModelResults
-    from lowbit.files import read_table, write_csv, write_text
+    from lowbit.claims.study_statistics import STUDY_STATISTICS
+    from lowbit.files import read_json, read_table, write_csv, write_text
     from lowbit.settings import parse_json, parse_settings
 
     models = parse_json(arguments.models, "--models")
@@ -74,8 +76,11 @@ def main() -> None:
         methods=methods,
         text_source=documents["source"],
         text_length=documents["length"],
+        models=studied_models(
+            models, {name: read_json(entry["record"]) for name, entry in models.items()}
+        ),
     )
-    papers = [read_paper(path, STATISTICS) for path in arguments.claims]
+    papers = [read_paper(path, STATISTICS, STUDY_STATISTICS) for path in arguments.claims]
     names = [paper.name for paper in papers]
     if len(set(names)) < len(names):
         raise InputError(f"--claims holds two files with one name: {names}")

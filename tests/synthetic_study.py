@@ -153,7 +153,8 @@ def write_study(
     make_dimensions().to_parquet(study.dimensions, index=False)
     write_documents(study.documents, list(scores["full"]["doc_id"]))
     record = {"source": "demo", "parameters": 8_100_000, "layers": LAYERS, "hidden_size": 256}
-    study.model.write_text(json.dumps({**record, "vocabulary": VOCABULARY}))
+    record |= {"vocabulary": VOCABULARY, "architecture": "LlamaForCausalLM"}
+    study.model.write_text(json.dumps(record))
     return study
 
 

@@ -52,9 +52,11 @@ def analyse(study: SyntheticStudy, methods: dict = METHODS, resamples: str = BOO
          "--sets", table("sets.parquet"), *bootstrap,
          "--concentration", table("token_concentration.csv"),
          "--by-bin", table("token_errors.csv")),
-        ("judge_claims.py", "--claims", "claims/inputs.yaml", "--models",
-         json.dumps({"demo": {"source": "demo", "results": str(results),
-                              "residuals": str(study.residuals)}}),
+        ("judge_claims.py", "--claims", "claims/inputs.yaml",
+         "claims/perturbation.yaml", "--models",
+         json.dumps({"demo": {"source": "demo", "family": None, "step": None, "base": None,
+                              "results": str(results), "residuals": str(study.residuals),
+                              "record": str(study.model)}}),
          "--document-settings", '{"source": "demo", "length": 512}', "--methods", method_json,
          "--tables", "predictions.parquet", *bootstrap,
          "--csv", results.parent / "claims.csv",
@@ -214,6 +216,21 @@ def test_claims_about_prediction_are_judged(study):
         assert claims.loc[claim, "measured"] == pytest.approx(mean)
     assert claims.loc["residual_adds_to_prediction", "n"] == 200
     assert claims.loc["residual_adds_to_sets", "n"] == 40
+
+
+def test_claims_of_stages_that_were_not_run_say_why(study):
+    claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
+    reason = "not run (this study has no table perturbation_scores)"
+    assert claims.loc["relation_weights", "verdict"] == reason
+    row = claims.loc["sizes_uniform_per_token"]
+    assert row["verdict"] == "not run (needs 4 sizes of one family; this study has 1 of llama)"
+    assert row["model"] == "all models"
+    page = (study.results.parent / "claims.md").read_text()
+    assert f"Not judged:\n\n- {reason}: 1 of `distribution_weights`, 1 of" in page
+    summary = (study.results.parent / "summary.md").read_text()
+    assert "relation_weights" not in summary
+    waiting = claims["verdict"].str.startswith("not run") & (claims["kind"] == "direction")
+    assert f"{waiting.sum()} more were not run; [claims.md](claims.md) says why." in summary
 
 
 FIGURES = {

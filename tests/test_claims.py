@@ -14,13 +14,15 @@ from lowbit.analysis.error_sets import ErrorSettings, choose_sets, error_table, 
 from lowbit.analysis.statistics import BootstrapSettings
 from lowbit.analysis.tables import by_document, methods_from_config
 from lowbit.claims.judging import Study, judge, judge_direction, judge_figure, repository
-from lowbit.claims.paper import read_paper
+from lowbit.claims.paper import Paper, read_paper
 from lowbit.claims.report import claims_markdown, verdict_counts
 from lowbit.claims.results import MADE_BY
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
+from lowbit.claims.study_statistics import STUDY_STATISTICS
 from lowbit.errors import InputError
 
 INPUTS = "claims/inputs.yaml"
+PERTURBATION = "claims/perturbation.yaml"
 BOOTSTRAP = BootstrapSettings(resamples=300, confidence=0.95)
 
 MINIMAL = {
@@ -44,6 +46,11 @@ MINIMAL = {
         }
     ],
 }
+
+
+def read(path) -> Paper:
+    """Read a claims file."""
+    return read_paper(path, STATISTICS, STUDY_STATISTICS)
 
 
 def results(n: int = 150, methods: dict = METHODS, change=None) -> ModelResults:
@@ -90,7 +97,7 @@ def changed(**keys) -> dict:
 
 
 def test_the_papers_claims_are_complete():
-    paper = read_paper(INPUTS, STATISTICS)
+    paper = read(INPUTS)
     figures = {claim.id: claim.figures for claim in paper.claims if claim.figures}
     pairs = figures["errors_correlate"].values
     assert {model: len(values) for model, values in pairs.items()} == {
@@ -101,16 +108,18 @@ def test_the_papers_claims_are_complete():
     assert (min(values), max(values)) == (0.52, 0.98)
     assert sum(map(len, figures["residual_predicts_error"].values.values())) == 11
     assert sum(map(len, figures["perplexity_fineweb"].values.values())) == 27
-    used = {
-        name for claim in paper.claims for name in (claim.statistic, claim.statistic_of_figures)
-    }
-    assert set(STATISTICS) == used - {""}
     assert not next(claim for claim in paper.claims if claim.id == "topics").statistic
+
+
+def test_every_statistic_is_of_a_claim():
+    claims = [claim for path in (INPUTS, PERTURBATION) for claim in read(path).claims]
+    used = {name for claim in claims for name in (claim.statistic, claim.statistic_of_figures)}
+    assert {*STATISTICS, *STUDY_STATISTICS} == used - {""}
 
 
 def test_the_papers_means_by_bits_follow_from_its_pairs():
     """What the file calls calculated is what its own pairs give."""
-    paper = read_paper(INPUTS, STATISTICS)
+    paper = read(INPUTS)
     claims = {claim.id: claim for claim in paper.claims}
     groups: dict[tuple, list[float]] = {}
     for values in claims["errors_correlate"].figures.values.values():
@@ -149,6 +158,21 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
             changed(figures={"tolerance": 0.1, "values": {"qwen": {"NF9": 1}}}),
             r"claim 'predicts': figures.values.qwen: 'NF9' names \['NF9'\]",
         ),
+        (changed(scope="world"), "claim 'predicts': scope is 'world': write model or study"),
+        (
+            changed(scope="study"),
+            r"statistic 'residual_correlation' is not one of \['family_order'",
+        ),
+        (
+            changed(scope="study", statistic="family_order"),
+            "claim 'predicts': figures are of one model each, not of scope: study",
+        ),
+        (changed(statistic="family_order"), "statistic 'family_order' is not one of"),
+        (
+            changed(requires=["predicts"]),
+            "claim 'predicts': requires 'predicts', which is no claim",
+        ),
+        (changed(requires="other"), "claim 'predicts': requires must be a list of claims"),
         ({**MINIMAL, "claims": MINIMAL["claims"] * 2}, "claim 'predicts' is there twice"),
         ({**MINIMAL, "claims": []}, "claims: must be a list of at least one"),
         ({**MINIMAL, "claims": ["text"]}, "claim 1 must be a mapping"),
@@ -159,7 +183,7 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
 def test_a_wrong_claims_file_is_refused_by_claim_and_key(tmp_path, content, message):
     path = write(tmp_path, content)
     with pytest.raises(InputError, match=message) as caught:
-        read_paper(path, STATISTICS)
+        read(path)
     assert str(caught.value).startswith(path)
 
 
@@ -167,7 +191,7 @@ def test_a_file_that_is_not_yaml(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("claims: [")
     with pytest.raises(InputError, match=r"broken\.yaml is not YAML"):
-        read_paper(path, STATISTICS)
+        read(path)
 
 
 def measurement(value: float, low: float, high: float) -> Measurement:
@@ -217,7 +241,7 @@ def test_a_model_is_the_papers_only_by_its_repository(source, expected):
 
 
 def test_known_effects_are_reproduced_on_the_synthetic_study():
-    paper = read_paper(INPUTS, STATISTICS)
+    paper = read(INPUTS)
     claims = judge([paper], study())
     directions = claims[claims["kind"] == "direction"].set_index("claim")
     known = [
@@ -259,7 +283,7 @@ def test_reversed_effects_differ():
                 error = table["nll"] - full
                 scores[name] = table.assign(nll=full + error.mean() - (error - error.mean()))
 
-    paper = read_paper(INPUTS, STATISTICS)
+    paper = read(INPUTS)
     claims = judge([paper], study(tables=results(change=reverse)))
     verdicts = claims[claims["kind"] == "direction"].set_index("claim")["verdict"]
     assert verdicts["errors_correlate"] == "reproduced"
@@ -268,7 +292,7 @@ def test_reversed_effects_differ():
 
 
 def test_figures_bind_on_the_papers_model_method_and_text(tmp_path):
-    paper = read_paper(write(tmp_path, MINIMAL), STATISTICS)
+    paper = read(write(tmp_path, MINIMAL))
     hub = "hub:qwen/qwen2.5-7b@abc"
 
     def figure(**keys):
@@ -293,19 +317,19 @@ def test_figures_bind_on_the_papers_model_method_and_text(tmp_path):
 
 def test_figures_may_be_of_another_statistic_than_the_direction(tmp_path):
     figures = {"tolerance": 0.05, "statistic": "perplexity", "values": {"qwen": {"NF3": 9.5}}}
-    paper = read_paper(write(tmp_path, changed(figures=figures)), STATISTICS)
+    paper = read(write(tmp_path, changed(figures=figures)))
     claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="fineweb"))
     direction, figure = claims.itertuples()
     assert (direction.statistic, figure.statistic) == ("residual_correlation", "perplexity")
     assert figure.measured == pytest.approx(STATISTICS["perplexity"](results(), ["nf3"], {}).value)
     figures["statistic"] = "no_such"
     with pytest.raises(InputError, match="claim 'predicts': statistic 'no_such' is not one of"):
-        read_paper(write(tmp_path, changed(figures=figures)), STATISTICS)
+        read(write(tmp_path, changed(figures=figures)))
 
 
 def test_claims_about_few_bits_are_not_run_without_such_methods(tmp_path):
     methods = {name: method for name, method in METHODS.items() if method["bits"] == 4}
-    paper = read_paper(write(tmp_path, MINIMAL), STATISTICS)
+    paper = read(write(tmp_path, MINIMAL))
     claims = judge([paper], study(methods=methods))
     verdict = claims.loc[claims["kind"] == "direction", "verdict"].item()
     assert verdict == "not run (no method of 3 bits or fewer in this study)"
@@ -356,7 +380,7 @@ def test_an_undefined_interval_is_no_verdict(tmp_path, monkeypatch, numbers):
     monkeypatch.setitem(
         STATISTICS, "residual_correlation", lambda results, names, options: measurement(*numbers)
     )
-    paper = read_paper(write(tmp_path, MINIMAL), STATISTICS)
+    paper = read(write(tmp_path, MINIMAL))
     claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="fineweb"))
     assert list(claims["kind"]) == ["direction", "figure"]
     assert claims["verdict"].str.startswith("not run (the value or its interval is undefined").all()
@@ -398,7 +422,7 @@ def test_statistics_equal_plain_definitions():
 
 
 def test_markdown_counts_and_escapes(tmp_path):
-    paper = read_paper(write(tmp_path, changed(statement="norm | of r")), STATISTICS)
+    paper = read(write(tmp_path, changed(statement="norm | of r")))
     claims = judge([paper], study())
     text = claims_markdown(claims, [paper], 0.95)
     assert "| **reproduced** | `predicts` norm \\| of r | m | " in text

@@ -280,6 +280,22 @@ MISTAKES = {
         f"methods: {{{METHOD}, 3: {{quantizer: nf, bits: 3, group_size: 32}}}}",
         ["methods.3 is 3, but must be text"],
     ),
+    "base that is not there": (
+        "models: {a: {source: demo, base: c}, b: {source: demo}}",
+        ["models a.base is c, which is no other model of this study; write one of b"],
+    ),
+    "base of itself": (
+        "models: {a: {source: demo, base: a}}",
+        ["models a.base is a, which is no other model of this study; leave it out"],
+    ),
+    "step that is no number": (
+        "models:\n  a: {source: demo, step: step8}",
+        ["study.yaml:2: models.a.step is 'step8', but must be a whole number"],
+    ),
+    "family with capitals": (
+        "models: {a: {source: demo, family: OPT}}",
+        ["models.a.family is not a name", "write opt"],
+    ),
     "study named as a shared folder": ("study: models", ["study", "results/models"]),
     "unknown source": (
         "models: {m: {source: s3://x}}",

@@ -149,6 +149,12 @@ class Model(BaseModel):
 
     source: Annotated[str, AfterValidator(lambda text: _check_source(text, model_sources.SOURCES))]
     """`demo` (embedded in the repository) or `path:<directory>` (Hugging Face format)."""
+    family: Name | None = None
+    """What its sizes are compared within; without it the architecture's name, such as `llama`."""
+    step: Annotated[int, Field(ge=0)] | None = None
+    """Steps of training, of a model that is a checkpoint of one."""
+    base: Name | None = None
+    """The model of this study that it was fine-tuned from."""
 
 
 class Documents(BaseModel):
@@ -452,6 +458,18 @@ class Study(BaseModel):
     """Without it nothing is simulated."""
     downstream: dict[Name, Benchmark] = Field(default_factory=dict)
     """Tasks that the models are tried on, by name. Without it none."""
+
+    @field_validator("models")
+    @classmethod
+    def _bases_exist(cls, models: dict[str, Model]) -> dict[str, Model]:
+        for name, model in models.items():
+            others = [other for other in models if other != name]
+            if model.base not in (None, *others):
+                write = f"write one of {', '.join(others)}" if others else "leave it out"
+                raise ValueError(
+                    f"{name}.base is {model.base}, which is no other model of this study; {write}"
+                )
+        return models
 
     @field_validator("errors")
     @classmethod

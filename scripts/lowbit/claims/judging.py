@@ -9,18 +9,24 @@ as an interval that includes the threshold.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lowbit.claims.paper import ALL_MODELS, KEY_SEPARATOR, Claim, Direction, Paper
+from lowbit.analysis.studied_models import StudiedModel
+from lowbit.claims.paper import ALL_MODELS, KEY_SEPARATOR, STUDY, Claim, Direction, Paper
+from lowbit.claims.results import StudyResults
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
+from lowbit.claims.study_statistics import STUDY_STATISTICS
 from lowbit.names import FULL
 
 REPRODUCED = "reproduced"
 DIFFERS = "differs"
 NO_STAGE = "not run (no stage yet)"
+EVERY_MODEL = "all models"
+"""In place of a model's name, for what is of all of them together."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Study:
         results: load the result tables of a model.
         methods: the config's methods with all their settings.
         text_source, text_length: where the documents are from, and their length in tokens.
+        models: what models are compared by; only for claims of scope `study`.
     """
 
     sources: Mapping[str, str]
@@ -62,16 +69,12 @@ class Study:
     methods: Mapping[str, Mapping[str, Any]]
     text_source: str
     text_length: int
+    models: Sequence[StudiedModel] = ()
 
 
 def judge(papers: Sequence[Paper], study: Study) -> pd.DataFrame:
     """Judge every claim and figure of the papers; one row per `Verdict`, in the files' order."""
-    rows = [
-        row
-        for paper in papers
-        for claim in paper.claims
-        for row in _directions(paper, claim, study) + _figures(paper, claim, study)
-    ]
+    rows = [row for paper in papers for row in _judge_paper(paper, study)]
     columns = [field.name for field in fields(Verdict)]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype({"measured": float, "low": float, "high": float, "n": "Int64"})
@@ -82,41 +85,75 @@ def repository(source: str) -> str:
     return source.removeprefix("hub:").split("@")[0] if source.startswith("hub:") else ""
 
 
-def _directions(paper: Paper, claim: Claim, study: Study) -> list[Verdict]:
-    """Judge a claim's direction on every model of the study."""
+def _judge_paper(paper: Paper, study: Study) -> list[Verdict]:
+    """Judge a paper's claims one by one, those that others require before these."""
+    judged: dict[str, list[Verdict]] = {}
+    for claim in paper.claims:
+        directions = _directions(paper, claim, study, _not_passed(claim, judged))
+        judged[claim.id] = directions + _figures(paper, claim, study)
+    return [row for rows in judged.values() for row in rows]
+
+
+def _not_passed(claim: Claim, judged: Mapping[str, Sequence[Verdict]]) -> str:
+    """Why a claim may not be judged yet: a figure that it requires differs, or all are not run."""
+    for name in claim.requires:
+        figures = [row for row in judged[name] if row.kind == "figure"]
+        for row in figures:
+            if row.verdict == DIFFERS:
+                return (
+                    f"{name} did not pass: {row.measured:.4g} instead of {row.expected} on "
+                    f"{row.model}"
+                )
+        if not any(row.verdict == REPRODUCED for row in figures):
+            why = figures[0].verdict.removeprefix("not run (").removesuffix(")")
+            return f"{name} was not run: {why}"
+    return ""
+
+
+def _directions(paper: Paper, claim: Claim, study: Study, not_passed: str) -> list[Verdict]:
+    """Judge a claim's direction on every model of the study, or once for all of them."""
     if claim.direction is None:
         return []
+    row = partial(_row, paper, claim, "direction", expected=_expected(claim.direction))
     if not claim.statistic:
-        expected = _expected(claim.direction)
-        return [_row(paper, claim, "direction", NO_STAGE, expected=expected)]
-    return [_direction(paper, claim, study, model) for model in study.sources]
+        return [row(NO_STAGE)]
+    models = [EVERY_MODEL] if claim.scope == STUDY else study.sources
+    return [_direction(row, claim, study, model, not_passed) for model in models]
 
 
-def _direction(paper: Paper, claim: Claim, study: Study, model: str) -> Verdict:
-    """Judge a claim's direction on one model."""
-    expect, threshold = claim.direction.expect, claim.direction.threshold
-    values = {
-        "model": model,
-        "expected": _expected(claim.direction),
-    }
+def _direction(
+    row: Callable[..., Verdict], claim: Claim, study: Study, model: str, not_passed: str
+) -> Verdict:
+    """Judge a claim's direction on one model, or on all together."""
+    measure = _of_study if claim.scope == STUDY else partial(_of_model, model=model)
     try:
-        measurement = _measure(
-            claim.statistic, claim, study.results(model), _in_scope(claim, study)
-        )
+        measurement = _defined(measure(claim, study))
+        if not_passed:
+            raise NotMeasured(not_passed)
     except NotMeasured as reason:
-        return _row(paper, claim, "direction", f"not run ({reason})", **values)
-    verdict, detail = judge_direction(measurement, expect, threshold)
-    return _row(paper, claim, "direction", verdict, **values, **_measured(measurement, detail))
+        return row(f"not run ({reason})", model=model)
+    verdict, detail = judge_direction(
+        measurement, claim.direction.expect, claim.direction.threshold
+    )
+    return row(verdict, model=model, **_measured(measurement, detail))
 
 
-def _measure(
-    statistic: str, claim: Claim, results: ModelResults, names: Sequence[str]
-) -> Measurement:
-    """Measure a statistic for a claim; `NotMeasured` if its value or interval is undefined.
+def _of_model(claim: Claim, study: Study, model: str) -> Measurement:
+    """Measure a claim's statistic on one model."""
+    return STATISTICS[claim.statistic](study.results(model), _in_scope(claim, study), claim.options)
+
+
+def _of_study(claim: Claim, study: Study) -> Measurement:
+    """Measure a claim's statistic over all models."""
+    results = StudyResults(study.models, study.results)
+    return STUDY_STATISTICS[claim.statistic](results, claim.options)
+
+
+def _defined(measurement: Measurement) -> Measurement:
+    """Return a measurement; `NotMeasured` if its value or interval is undefined.
 
     No comparison with nan holds, so the verdict would be `differs` although nothing is known.
     """
-    measurement = STATISTICS[statistic](results, names, claim.options)
     if np.isnan([measurement.value, measurement.low, measurement.high]).any():
         raise NotMeasured(
             f"the value or its interval is undefined for these {measurement.n} documents: they "
@@ -168,7 +205,7 @@ def _figure(
 ) -> Verdict:
     """Judge one figure of the paper."""
     tolerance = claim.figures.tolerance_of(value)
-    shown = "all models" if paper_model == ALL_MODELS else paper.models[paper_model].name
+    shown = EVERY_MODEL if paper_model == ALL_MODELS else paper.models[paper_model].name
     values = {
         "model": shown,
         "methods": key,
@@ -181,7 +218,8 @@ def _figure(
     try:
         model = study_model(paper, paper_model, study, claim.figures.on_documents)
         names = [study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
-        measurement = _measure(claim.statistic_of_figures, claim, study.results(model), names)
+        statistic = STATISTICS[claim.statistic_of_figures]
+        measurement = _defined(statistic(study.results(model), names, claim.options))
     except NotMeasured as reason:
         return _row(paper, claim, "figure", f"not run ({reason})", **values)
     verdict, detail = judge_figure(measurement, value, tolerance)

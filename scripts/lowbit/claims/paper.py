@@ -15,6 +15,9 @@ from lowbit.errors import InputError
 ALL_MODELS = "all"
 """Key of figures that are over all of the paper's models together."""
 
+MODEL, STUDY = "model", "study"
+"""Scopes of a claim: judged on every model by itself, or once over all models of a study."""
+
 KEY_SEPARATOR = "-"
 """Between the method labels of a figure's key: AWQ3-NF3."""
 
@@ -48,12 +51,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a paper; see the head of claims/inputs.yaml."""
+    """One statement of a paper; see the heads of claims/inputs.yaml and perturbation.yaml."""
 
     id: str
     section: str
     statement: str
     stages: list[str]
+    scope: str = MODEL
+    requires: list[str] = field(default_factory=list)
     paper: str = ""
     statistic: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -99,11 +104,14 @@ class Paper:
 Record = TypeVar("Record")
 
 
-def read_paper(path: str | Path, statistics: Container[str]) -> Paper:
+def read_paper(
+    path: str | Path, statistics: Container[str], study_statistics: Container[str] = ()
+) -> Paper:
     """Read and check a claims file.
 
     Args:
         statistics: names that a claim's `statistic` may have.
+        study_statistics: the same of a claim with `scope: study`, where there may be one.
 
     Raises:
         InputError: naming the file, the claim and the key that is wrong.
@@ -114,7 +122,7 @@ def read_paper(path: str | Path, statistics: Container[str]) -> Paper:
         raise InputError(f"{path} is not YAML: {error}") from error
     try:
         paper = _paper(content)
-        _check_claims(paper, statistics)
+        _check_claims(paper, {MODEL: statistics, STUDY: study_statistics})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return paper
@@ -160,17 +168,23 @@ def _claim(content: Any, index: int) -> Claim:
     return _record(Claim, content, where)
 
 
-def _check_claims(paper: Paper, statistics: Container[str]) -> None:
+def _check_claims(paper: Paper, statistics: Mapping[str, Container[str]]) -> None:
     """Check what the types cannot: names that must exist and keys that belong together."""
-    seen: set[str] = set()
+    seen: dict[str, Claim] = {}
     for claim in paper.claims:
         where = f"claim '{claim.id}'"
         if claim.id in seen:
             raise InputError(f"{where} is there twice: ids must be unique")
-        seen.add(claim.id)
+        _check_gates(claim, seen, where)
+        seen[claim.id] = claim
+        if claim.scope not in statistics:
+            raise InputError(f"{where}: scope is '{claim.scope}': write {MODEL} or {STUDY}")
+        allowed = statistics[claim.scope]
         for name in (claim.statistic, claim.statistic_of_figures):
-            if name and name not in statistics:
-                raise InputError(f"{where}: statistic '{name}' is not one of {sorted(statistics)}")
+            if name and name not in allowed:
+                raise InputError(f"{where}: statistic '{name}' is not one of {sorted(allowed)}")
+        if claim.scope == STUDY and claim.figures:
+            raise InputError(f"{where}: figures are of one model each, not of scope: {STUDY}")
         if not (claim.direction or claim.figures):
             raise InputError(f"{where} needs direction: or figures: to be judged by")
         if claim.direction and claim.direction.expect not in ("above", "below"):
@@ -179,6 +193,15 @@ def _check_claims(paper: Paper, statistics: Container[str]) -> None:
             )
         if claim.figures:
             _check_figure_keys(paper, claim, where)
+
+
+def _check_gates(claim: Claim, before: Mapping[str, Claim], where: str) -> None:
+    """Check that what a claim requires stands before it, and has figures to be passed."""
+    for name in claim.requires:
+        if name not in before or not before[name].figures:
+            raise InputError(
+                f"{where}: requires '{name}', which is no claim with figures further up in the file"
+            )
 
 
 def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
@@ -219,6 +242,7 @@ EXPECTED_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "relative": (bool, "true or false"),
     "on_documents": (bool, "true or false"),
     "stages": (list, "a list of stage names"),
+    "requires": (list, "a list of claims"),
     "sources": (list, "a list of hub repositories"),
     "claims": (list, "a list"),
     "values": (dict, "a mapping of models to values"),

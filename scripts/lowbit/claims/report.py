@@ -55,10 +55,15 @@ def claims_markdown(claims: pd.DataFrame, papers: Sequence[Paper], confidence: f
 
 
 def section_markdown(rows: pd.DataFrame) -> str:
-    """Render one section: directions, figures that were judged, and why others were not."""
+    """Render one section: directions, figures that were judged, and why others were not.
+
+    A section of which nothing was run is a list of reasons.
+    """
     parts = []
     directions = rows[rows["kind"] == "direction"]
-    if len(directions):
+    if len(directions) and directions["verdict"].str.startswith(NOT_RUN).all():
+        parts.append(_waiting_list("Not judged", directions))
+    elif len(directions):
         parts.append(table(HEADER, [_direction_cells(row) for row in directions.itertuples()]))
     figures = rows[rows["kind"] == "figure"]
     waiting = figures["verdict"].str.startswith(NOT_RUN)
@@ -67,7 +72,7 @@ def section_markdown(rows: pd.DataFrame) -> str:
         cells = [_figure_cells(row) for row in judged.itertuples()]
         parts.append("Figures of the paper:\n\n" + table(FIGURE_HEADER, cells))
     if waiting.any():
-        parts.append(_waiting_list(figures[waiting]))
+        parts.append(_waiting_list("Figures of the paper that were not judged", figures[waiting]))
     return "\n".join(parts)
 
 
@@ -101,10 +106,10 @@ def _emphasised(verdict: str) -> str:
     return verdict if verdict.startswith(NOT_RUN) else f"**{verdict}**"
 
 
-def _waiting_list(figures: pd.DataFrame) -> str:
-    """Say for each reason how many figures of which claims were not judged."""
+def _waiting_list(heading: str, waiting: pd.DataFrame) -> str:
+    """Say for each reason how many directions or figures of which claims were not judged."""
     lines = []
-    for verdict, rows in figures.groupby("verdict", sort=False):
+    for verdict, rows in waiting.groupby("verdict", sort=False):
         counts = rows["claim"].value_counts(sort=False)
         lines.append(f"- {verdict}: " + ", ".join(f"{n} of `{name}`" for name, n in counts.items()))
-    return "Figures of the paper that were not judged:\n\n" + "\n".join(lines) + "\n"
+    return f"{heading}:\n\n" + "\n".join(lines) + "\n"

@@ -18,7 +18,9 @@ from lowbit.analysis.statistics import (
     require_documents,
     require_variation,
     resample_counts,
+    summarise,
 )
+from lowbit.analysis.studied_models import StudiedModel
 from lowbit.analysis.tables import (
     Method,
     by_document,
@@ -36,6 +38,7 @@ MADE_BY = {
     "patching": "write mechanisms.patch: [upper]",
     "evaluation": "write a section evaluation",
     "perturbation_scores": "write a section perturbation",
+    "perturbation": "write a section perturbation",
     "simulation_scores": "write a section simulation",
     "downstream": "write a section downstream",
 }
@@ -150,4 +153,46 @@ def on_other_sets(what: str, found: str, wanted: str) -> NotMeasured:
     )
 
 
+@dataclass(frozen=True)
+class StudyResults:
+    """All models of a study, for claims that compare them."""
+
+    models: Sequence[StudiedModel]
+    of_model: Callable[[str], ModelResults]
+    """Load the results of a model by its name."""
+
+    @property
+    def settings(self) -> BootstrapSettings:
+        """The study's bootstrap, the same for all its models."""
+        return self.of_model(self.models[0].name).settings
+
+    @property
+    def seed(self) -> int:
+        """Seed of the study's resamples."""
+        return self.of_model(self.models[0].name).seed
+
+    def measure(self, draws: np.ndarray, detail: str, n: int) -> Measurement:
+        """Summarise draws [1 + R] of one number over models of `n` or more documents each."""
+        return Measurement(*estimate(draws, self.settings.confidence), n, (), detail)
+
+
+def seed_shares(seeds: int, settings: BootstrapSettings, seed: int) -> np.ndarray:
+    """Share that each draw of a noise has in a mean over them -> [1 + R, seeds].
+
+    Drawn with replacement, as documents are: an interval must also tell what other draws of the
+    noise would have given. Not from the documents' own random numbers.
+    """
+    return resample_counts(seeds, settings, seed + 1) / seeds
+
+
+def weakest(draws: np.ndarray, confidence: float, expect: str = "above") -> int:
+    """Which of several numbers, draws [1 + R, k], speaks most against all of them being `expect`.
+
+    That is the one whose interval reaches furthest to the other side.
+    """
+    _, low, high = summarise(draws, confidence)
+    return int(np.argmin(low) if expect == "above" else np.argmax(high))
+
+
 Statistic = Callable[[ModelResults, Sequence[str], dict[str, Any]], Measurement]
+StudyStatistic = Callable[[StudyResults, dict[str, Any]], Measurement]

@@ -30,6 +30,18 @@ from lowbit.analysis.tables import (
 from lowbit.claims.downstream_statistics import extremes_damage
 from lowbit.claims.evaluation_statistics import evaluated_perplexity
 from lowbit.claims.patching_statistics import patched_perplexity, share_gap, share_restored
+from lowbit.claims.perturbation_statistics import (
+    clipping_error,
+    clipping_gap,
+    distribution_beside_relation,
+    distribution_spread,
+    intensity_step,
+    perplexity_rise,
+    relation_gap,
+    relation_order,
+    sensitivity_difference,
+    transform_gap,
+)
 from lowbit.claims.prediction_statistics import held_out_gain, held_out_metric
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic
 from lowbit.claims.trace_statistics import (
@@ -286,6 +298,16 @@ STATISTICS: dict[str, Statistic] = {
         patched_perplexity,
         extremes_damage,
         evaluated_perplexity,
+        distribution_spread,
+        distribution_beside_relation,
+        relation_gap,
+        relation_order,
+        intensity_step,
+        clipping_error,
+        clipping_gap,
+        transform_gap,
+        perplexity_rise,
+        sensitivity_difference,
     )
 }
 """Every statistic that a claim may name."""

@@ -12,6 +12,7 @@ from lowbit.analysis.statistics import (
     summarise,
 )
 from lowbit.analysis.tables import Method, by_document
+from lowbit.claims.report import NOT_RUN
 from lowbit.markdown import number, number_with_interval, table
 from lowbit.names import FULL
 from lowbit.summary.model import ModelSummary
@@ -46,8 +47,10 @@ def perplexity_table(
 
 
 def claims_table(claims: pd.DataFrame) -> str:
-    """Directions only, one line each."""
+    """Directions that were judged, one line each, and how many were not."""
     directions = claims[claims["kind"] == "direction"]
+    waiting = directions["verdict"].str.startswith(NOT_RUN)
+    directions = directions[~waiting]
     rows = [
         [
             row.verdict,
@@ -60,4 +63,6 @@ def claims_table(claims: pd.DataFrame) -> str:
         ]
         for row in directions.itertuples()
     ]
-    return table(["verdict", "claim", "model", "measured", "expected", "in the paper", "n"], rows)
+    header = ["verdict", "claim", "model", "measured", "expected", "in the paper", "n"]
+    others = f"\n{waiting.sum()} more were not run; [claims.md](claims.md) says why.\n"
+    return table(header, rows) + (others if waiting.any() else "")

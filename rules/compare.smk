@@ -1,0 +1,66 @@
+"""The models of a study side by side: families, sizes, checkpoints of a training, fine-tuned ones."""
+
+COMPARED = ["robustness.csv", "figures/robustness.png", "figures/robustness.svg"]
+STUDY_RESULTS.extend(COMPARED)
+
+
+def of_all_models(file, kind):
+    """Mark a result over all models for the HTML report."""
+    labels = {"model": "all", "result": "robustness", "kind": kind}
+    caption = "../report/robustness.rst"
+    return report(f"{STUDY_FOLDER}/{file}", caption=caption, category="Perturbation", labels=labels)
+
+
+rule compare_models:
+    input:
+        records=[PATHS.shared("model", model=model) for model in STUDY.models],
+        tables=expand(f"{TABLES}/{{table}}", table=COMPARED_TABLES, model=STUDY.models),
+    output:
+        of_all_models(COMPARED[0], "table"),
+    log:
+        f"{STUDY_FOLDER}/logs/compare_models.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/compare_models.tsv"
+    params:
+        code=code("compare_models.py", "analysis"),
+        models=as_json(
+            {
+                model: {
+                    **settings.model_dump(exclude={"source"}),
+                    "results": PATHS.result("", model),
+                    "record": PATHS.shared("model", model=model),
+                }
+                for model, settings in STUDY.models.items()
+            }
+        ),
+        tables=" ".join(COMPARED_TABLES),
+        settings=as_json(STUDY.bootstrap.model_dump()),
+        seed=f"--seed {STUDY.seed}",
+    conda:
+        environment("analysis")
+    message:
+        "Compare how robust the models are"
+    shell:
+        "python scripts/compare_models.py --models {params.models:q} --tables {params.tables} "
+        "--settings {params.settings:q} {params.seed} --output {output} 2>&1 | tee {log}"
+
+
+rule plot_robustness:
+    input:
+        f"{STUDY_FOLDER}/{COMPARED[0]}",
+    output:
+        of_all_models(COMPARED[1], "figure"),
+        f"{STUDY_FOLDER}/{COMPARED[2]}",
+    log:
+        f"{STUDY_FOLDER}/logs/plot_robustness.log",
+    benchmark:
+        f"{STUDY_FOLDER}/benchmarks/plot_robustness.tsv"
+    params:
+        code=code("plot_robustness.py", "analysis"),
+    conda:
+        environment("analysis")
+    message:
+        "Draw how robust the models are"
+    shell:
+        "python scripts/plot_robustness.py --robustness {input} --figure {output} "
+        "2>&1 | tee {log}"

@@ -1,0 +1,220 @@
+"""Models of one study side by side: how much the same changes hurt each of them.
+
+Families and checkpoints differ in their NLL, and families in what a token is. So the error is also
+put relative to the full-precision NLL: the relative rise of the log perplexity, mean e(x) over mean
+NLL. Models are compared on the same resamples of documents: a document that is drawn counts in
+every model that was measured on it. (Models of one tokenizer have the same documents; others lack
+some that are too short for them, or all where the sets were drawn apart.)
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from lowbit.analysis.statistics import (
+    MINIMUM_DOCUMENTS,
+    BootstrapSettings,
+    resample_counts,
+    summarise,
+)
+from lowbit.analysis.studied_models import StudiedModel
+from lowbit.experiments.perturbation_conditions import (
+    ACTIVATIONS,
+    ALL,
+    GAUSSIAN,
+    INDEPENDENT,
+    NOISE,
+    TENSOR,
+    WEIGHTS,
+)
+from lowbit.experiments.simulation_settings import UNIFORM
+
+PERTURBATION, EFFECTS, SIMULATION = "perturbation_scores", "perturbation", "simulation_scores"
+"""Names of the tables that are read, by file name without its ending."""
+
+NOISES: Mapping[str, dict[str, object]] = MappingProxyType(
+    {
+        f"noise on {target}": {
+            "target": target,
+            "change": NOISE,
+            "distribution": GAUSSIAN,
+            "relation": INDEPENDENT,
+            "per": TENSOR,
+            "intensity": 1.0,
+            "projection": ALL,
+            "block": -1,
+        }
+        for target in (WEIGHTS, ACTIVATIONS)
+    }
+)
+"""Noise of the norm of the reference's error."""
+
+_PLACES = {
+    "W4A16": {"setting": "W4A16", "weights_per": "row"},
+    "W8A8 per token": {"setting": "W8A8", "weights_per": "row", "activations_per": "token"},
+    "W8A8 per tensor": {"setting": "W8A8", "weights_per": "row", "activations_per": "tensor"},
+}
+CUBE_ROOT = "cube root"
+SIMULATED: Mapping[str, dict[str, object]] = MappingProxyType(
+    {
+        f"{place}, {name}": {**wanted, "transform": transform}
+        for place, wanted in _PLACES.items()
+        for name, transform in ((UNIFORM, UNIFORM), (CUBE_ROOT, "power"))
+    }
+)
+"""Simulated quantization: weights per output row, the paper's two settings and two grids."""
+
+CONDITIONS = (*NOISES, *SIMULATED)
+"""What models are compared under."""
+
+COLUMNS = [
+    *("model", "family", "parameters", "step", "base", "condition", "nll_full"),
+    *("error", "low", "high", "relative", "relative_low", "relative_high"),
+    *("against", "difference", "difference_low", "difference_high", "size", "n"),
+]
+
+
+def condition_scores(tables: Mapping[str, pd.DataFrame], condition: str) -> pd.DataFrame:
+    """Rows of one model's scores under one of `CONDITIONS`; none where the study did not try it."""
+    name, wanted = _place(condition)
+    scores = tables.get(name)
+    if scores is None:
+        return pd.DataFrame(columns=["doc_id", "seed", "nll", "nll_full"])
+    return scores[_matching(scores, wanted)]
+
+
+def document_errors(scores: pd.DataFrame) -> pd.DataFrame | None:
+    """Mean `error` and `nll_full` by doc_id of one model under one condition.
+
+    Args:
+        scores: rows of `condition_scores`, of all seeds or of some.
+
+    Returns:
+        None for fewer documents than an interval needs.
+    """
+    errors = scores.assign(error=scores["nll"] - scores["nll_full"])
+    found = errors.groupby("doc_id", sort=False)[["error", "nll_full"]].mean()
+    return found if len(found) >= MINIMUM_DOCUMENTS else None
+
+
+def paired_draws(
+    errors: Sequence[pd.DataFrame], settings: BootstrapSettings, seed: int
+) -> np.ndarray:
+    """Sums over the documents of each resample -> `[1 + R, models, 3]`.
+
+    The last dimension holds the sums of e(x) and of the full-precision NLL, and the number of
+    documents. Row 0 is the sample itself.
+
+    Args:
+        errors: of each model, as `document_errors` gives them.
+    """
+    documents = pd.Index(pd.concat(errors).index.unique())
+    counts = resample_counts(len(documents), settings, seed)
+    columns = []
+    for each in errors:
+        values = each[["error", "nll_full"]].to_numpy(float)
+        values = np.column_stack([values, np.ones(len(values))])
+        columns.append(counts[:, documents.get_indexer(each.index)] @ values)
+    return np.stack(columns, axis=1)
+
+
+def relative_draws(sums: np.ndarray) -> np.ndarray:
+    """Relative rise of the log perplexity, from `paired_draws`: mean e(x) over mean NLL.
+
+    Returns:
+        Draws `[1 + R, models]`; nan for a resample without any document of a model.
+    """
+    return _ratio(sums[..., 0], sums[..., 1])
+
+
+def robustness_table(
+    models: Sequence[StudiedModel],
+    tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    settings: BootstrapSettings,
+    seed: int,
+) -> pd.DataFrame:
+    """One row per model and condition that it was measured under (`COLUMNS`).
+
+    `difference`: of `relative` from the model `against`, the base or else the study's first.
+    `size`: ||Delta|| / ||x|| of noise.
+
+    Args:
+        tables: per model its tables by name, those of `PERTURBATION`, `EFFECTS`, `SIMULATION` that
+            the study has.
+    """
+    parts = [_condition_rows(models, tables, condition, settings, seed) for condition in CONDITIONS]
+    rows = pd.DataFrame([row for part in parts for row in part], columns=COLUMNS)
+    return rows.astype({"parameters": "Int64", "step": "Int64", "n": "Int64"})
+
+
+def _condition_rows(
+    models: Sequence[StudiedModel],
+    tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    condition: str,
+    settings: BootstrapSettings,
+    seed: int,
+) -> list[dict[str, object]]:
+    """Rows of one condition, for the models that were measured under it."""
+    found = {
+        model.name: document_errors(condition_scores(tables[model.name], condition))
+        for model in models
+    }
+    errors = {name: each for name, each in found.items() if each is not None}
+    if not errors:
+        return []
+    sums = paired_draws(list(errors.values()), settings, seed)
+    places = list(errors)
+    relative = relative_draws(sums)
+    rows = []
+    for model in models:
+        if model.name not in errors:
+            continue
+        place = places.index(model.name)
+        against = model.base or models[0].name
+        row = {**vars(model), "model": model.name, "condition": condition}
+        row |= _interval("error", _ratio(sums[:, place, 0], sums[:, place, 2]), settings)
+        row |= _interval("relative", relative[:, place], settings)
+        if against != model.name and against in errors:
+            difference = relative[:, place] - relative[:, places.index(against)]
+            row |= {"against": against} | _interval("difference", difference, settings)
+        row["nll_full"] = sums[0, place, 1] / sums[0, place, 2]
+        row["n"] = len(errors[model.name])
+        row["size"] = _size(tables[model.name], condition)
+        rows.append(row)
+    return rows
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide; nan where a resample has no document."""
+    return numerator / np.where(denominator == 0, np.nan, denominator)
+
+
+def _interval(name: str, draws: np.ndarray, settings: BootstrapSettings) -> dict[str, float]:
+    """Value, low and high of draws `[1 + R]` as columns of the table."""
+    value, low, high = map(float, summarise(draws, settings.confidence))
+    prefix = "" if name == "error" else f"{name}_"
+    return {name: value, f"{prefix}low": low, f"{prefix}high": high}
+
+
+def _size(tables: Mapping[str, pd.DataFrame], condition: str) -> float:
+    """Relative norm of noise, as perturbation.csv has it; nan for what is no noise."""
+    if condition not in NOISES:
+        return np.nan
+    effects = tables[EFFECTS]
+    return float(effects.loc[_matching(effects, NOISES[condition]), "size"].iloc[0])
+
+
+def _place(condition: str) -> tuple[str, Mapping[str, object]]:
+    """Table that holds a condition, and what its rows have in common."""
+    noise = NOISES.get(condition)
+    return (SIMULATION, SIMULATED[condition]) if noise is None else (PERTURBATION, noise)
+
+
+def _matching(table: pd.DataFrame, wanted: Mapping[str, object]) -> np.ndarray:
+    """Tell which rows have these values; bool [rows]."""
+    chosen = np.ones(len(table), bool)
+    for column, value in wanted.items():
+        chosen &= (table[column] == value).to_numpy()
+    return chosen

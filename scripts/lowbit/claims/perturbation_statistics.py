@@ -1,0 +1,333 @@
+"""Statistics of the claims about perturbation (arXiv 2403.06408), in the concretization of ours.
+
+Errors are means over documents and over seeds, three at least, in nats per token. Intervals are
+over both: documents that were perturbed, and draws of the noise, are resampled together. (Three
+draws are few: about as often as an interval is left out, a resample has one of them only.) Noise is
+Gaussian, independent of |x| and of the norm of the reference's error in each tensor, unless an
+option says otherwise. The option `target` is `weights`, `activations` or `both`. Where a statement
+is about several steps (an order of three, every intensity), the step whose interval reaches
+furthest against it is judged: it holds only if it holds there.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+
+from lowbit.analysis.perturbation.robustness import PERTURBATION, SIMULATION
+from lowbit.analysis.statistics import MINIMUM_DOCUMENTS, resample_counts, summarise
+from lowbit.claims.results import Measurement, ModelResults, NotMeasured, seed_shares, weakest
+from lowbit.experiments.perturbation_conditions import (
+    ACTIVATIONS,
+    ALL,
+    CLIP,
+    GAUSSIAN,
+    INDEPENDENT,
+    NOISE,
+    OTHER_DISTRIBUTIONS,
+    TENSOR,
+    WEIGHTS,
+)
+from lowbit.experiments.simulation_settings import NONE, UNIFORM
+
+EFFECTS = "perturbation"
+"""Name of the table with the sizes of noise: perturbation.csv."""
+MINIMUM_SEEDS = 3
+"""Noise of fewer draws is not judged."""
+MINIMUM_INTENSITIES = 3
+M_PLUS, M_MINUS = "M+", "M-"
+
+
+def distribution_spread(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Difference of mean error between two distributions, over the mean of all three.
+
+    Of the two, and in the direction, whose interval reaches furthest from 0: an interval below a
+    bound says that all are within plus and minus the bound.
+    """
+    draws, detail = _distributions(results, options["target"])
+    differences = _differences(draws) / draws.mean(axis=1, keepdims=True)
+    furthest = weakest(differences, results.settings.confidence, "below")
+    return _measured(results, differences[:, furthest], detail)
+
+
+def distribution_beside_relation(
+    results: ModelResults, names: Sequence[str], options: dict
+) -> Measurement:
+    """The same difference, as it is, less that of M- from M+ noise."""
+    target = options["target"]
+    draws, detail = _distributions(results, target)
+    plus, minus = (_noise(target, relation=relation) for relation in (M_PLUS, M_MINUS))
+    of_relation = np.diff(_draws(results, plus, minus), axis=1)
+    differences = _differences(draws) - of_relation
+    furthest = weakest(differences, results.settings.confidence, "below")
+    detail = f"{detail}; M- less M+ {of_relation[0, 0]:.2g}"
+    return _measured(results, differences[:, furthest], detail)
+
+
+def relation_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error under M- noise less that under M+ noise of the same norm."""
+    draws, detail = _relations(results, options)
+    return _measured(results, draws[:, 2] - draws[:, 0], detail)
+
+
+def relation_order(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Smallest step of the mean error from M+ over independent to M- noise of the same norm."""
+    draws, detail = _relations(results, options)
+    steps = np.diff(draws, axis=1)
+    least = weakest(steps, results.settings.confidence)
+    return _measured(results, steps[:, least], detail)
+
+
+def intensity_step(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Smallest rise of the mean error from one intensity of the noise to the next."""
+    intensities = _intensities(results, options["target"])
+    if len(intensities) < MINIMUM_INTENSITIES:
+        raise NotMeasured(
+            f"{len(intensities)} intensities are too few for a rise: write {MINIMUM_INTENSITIES} "
+            "or more under perturbation.intensities"
+        )
+    kinds = [_noise(options["target"], intensity=each) for each in intensities]
+    draws = _draws(results, *kinds)
+    steps = np.diff(draws, axis=1)
+    least = weakest(steps, results.settings.confidence)
+    detail = (
+        f"from intensity {intensities[least]:g} to {intensities[least + 1]:g}; errors "
+        f"{_listed(draws[0])} at {_listed(intensities)}"
+    )
+    return _measured(results, steps[:, least], detail)
+
+
+def clipping_error(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error with values beyond the option `quantile` of |x| clipped to it."""
+    return _measured(results, _draws(results, _clipping(options, CLIP))[:, 0])
+
+
+def clipping_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error under clipping less `times` that under its `control`.
+
+    Controls: `matched noise` (of clipping's norm), `shuffled clipping` (of the same entries), or
+    `noise` of the norm of the reference's error, which is no control of anything.
+    """
+    control = options["control"]
+    other = _noise(options["target"]) if control == NOISE else _clipping(options, control)
+    draws = _draws(results, _clipping(options, CLIP), other)
+    detail = f"clipping {draws[0, 0]:.2g}, {control} {draws[0, 1]:.2g}"
+    return _measured(results, draws[:, 0] - options.get("times", 1) * draws[:, 1], detail)
+
+
+def transform_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean error of the `transform` less that of the uniform grid, both simulated.
+
+    Options: `setting`, `weights_per`, `activations_per` as in simulations.csv.
+    """
+    draws, n = _simulated(results, options, [options["transform"], UNIFORM])
+    detail = f"{draws[0, 0]:.2g} against {draws[0, 1]:.2g}"
+    return results.measure(draws[:, 0] - draws[:, 1], [], detail, n)
+
+
+def perplexity_rise(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Perplexity with a simulated quantization over that without, less 1. Options as above."""
+    draws, n = _simulated(results, options, [options["transform"]])
+    return results.measure(np.exp(draws[:, 0]) - 1, [], "", n)
+
+
+def sensitivity_difference(
+    results: ModelResults, names: Sequence[str], options: dict
+) -> Measurement:
+    """Larger less smaller sensitivity, of weights and activations perturbed alone.
+
+    Sensitivity is the error per squared relative norm, (||Delta|| / ||x||)^2, because small noise
+    raises the loss by a quadratic form. Both are of one relative norm, the (geometric) middle of
+    those that were tried on both, between two intensities by a straight line over its logarithm.
+    Which is the larger is taken from the sample and kept in the resamples, so the interval may
+    include 0 or lie below it.
+    """
+    curves = {target: _sensitivities(results, target) for target in (WEIGHTS, ACTIVATIONS)}
+    first = max(sizes[0] for sizes, _ in curves.values())
+    last = min(sizes[-1] for sizes, _ in curves.values())
+    if first > last:
+        tried = ", ".join(
+            f"{target} by {np.exp(sizes[0]):.2g} to {np.exp(sizes[-1]):.2g}"
+            for target, (sizes, _) in curves.items()
+        )
+        raise NotMeasured(
+            f"no relative norm was tried on both ({tried}): add to perturbation.intensities"
+        )
+    middle = (first + last) / 2
+    of_weights, of_activations = (_between(*curve, middle) for curve in curves.values())
+    difference = of_activations - of_weights
+    larger = ACTIVATIONS if difference[0] > 0 else WEIGHTS
+    detail = (
+        f"{larger} are more sensitive at ||Delta|| / ||x|| = {np.exp(middle):.2g}; error per "
+        f"squared relative norm of weights {of_weights[0]:.2g}, of activations "
+        f"{of_activations[0]:.2g}"
+    )
+    return _measured(results, difference * np.sign(difference[0]), detail)
+
+
+Condition = Mapping[str, object]
+
+
+def _noise(target: str, **changes: object) -> Condition:
+    """What tells one kind of noise from all other perturbations."""
+    usual = {"change": NOISE, "distribution": GAUSSIAN, "relation": INDEPENDENT, "per": TENSOR}
+    return {"target": target, **usual, "intensity": 1.0, **changes}
+
+
+def _clipping(options: Mapping, change: str) -> Condition:
+    """The same of clipping and its controls."""
+    return {"target": options["target"], "change": change, "quantile": options["quantile"]}
+
+
+def _matching(table: pd.DataFrame, condition: Condition) -> pd.DataFrame:
+    """Rows of a table under one condition."""
+    return table[(table[list(condition)] == list(condition.values())).all(axis=1)]
+
+
+def _scores(results: ModelResults) -> pd.DataFrame:
+    """Rows of what perturbs all projections of all blocks, with `error`."""
+    table = results.table(PERTURBATION)
+    rows = table[(table["projection"] == ALL) & (table["block"] == -1)]
+    return rows.assign(error=rows["nll"] - rows["nll_full"])
+
+
+def _errors(results: ModelResults, conditions: Sequence[Condition]) -> np.ndarray:
+    """Errors [documents, conditions, seeds]; what is not noise is the same for every seed.
+
+    Raises:
+        NotMeasured: one of them was not tried, or with too few seeds, or on too few documents.
+    """
+    scores, found = _scores(results), []
+    for condition in conditions:
+        rows = _matching(scores, condition)
+        if rows.empty:
+            what = " ".join(map(str, condition.values()))
+            raise NotMeasured(f"not tried in this study: {what}")
+        found.append(rows.pivot(index="doc_id", columns="seed", values="error"))
+        seeds = found[-1].shape[1]
+        if condition["change"] != CLIP and seeds < MINIMUM_SEEDS:
+            raise NotMeasured(
+                f"{seeds} seeds are too few: write perturbation.seeds: {MINIMUM_SEEDS}"
+            )
+    documents = scores["doc_id"].drop_duplicates()
+    if len(documents) < MINIMUM_DOCUMENTS:
+        raise NotMeasured(
+            f"{len(documents)} documents are too few: write perturbation.documents: "
+            f"{MINIMUM_DOCUMENTS} or more"
+        )
+    shape = (len(documents), max(each.shape[1] for each in found))
+    arrays = [np.broadcast_to(each.loc[documents].to_numpy(), shape) for each in found]
+    return np.stack(arrays, axis=1)
+
+
+def _draws(results: ModelResults, *conditions: Condition) -> np.ndarray:
+    """Mean errors under some perturbations -> draws [1 + R, conditions]."""
+    return _mean_draws(results, _errors(results, conditions))
+
+
+def _mean_draws(results: ModelResults, errors: np.ndarray) -> np.ndarray:
+    """Means over documents and seeds of errors [documents, k, seeds] -> draws [1 + R, k]."""
+    documents, _, seeds = errors.shape
+    counts = resample_counts(documents, results.settings, results.seed) / documents
+    shares = seed_shares(seeds, results.settings, results.seed)
+    return np.einsum("rd,dks,rs->rk", counts, errors, shares, optimize=True)
+
+
+def _measured(results: ModelResults, draws: np.ndarray, detail: str = "") -> Measurement:
+    """Summarise draws [1 + R] over the documents that were perturbed."""
+    return results.measure(draws, [], detail, results.table(PERTURBATION)["doc_id"].nunique())
+
+
+def _differences(draws: np.ndarray) -> np.ndarray:
+    """Differences between any two of draws [1 + R, k], in both directions."""
+    pairs = permutations(range(draws.shape[1]), 2)
+    return np.stack([draws[:, first] - draws[:, second] for first, second in pairs], axis=1)
+
+
+def _distributions(results: ModelResults, target: str) -> tuple[np.ndarray, str]:
+    """Mean errors [1 + R, 3] under the three distributions; `NotMeasured` if they do no harm.
+
+    Where the noise does nothing that these documents show, distributions cannot be told apart, and
+    a share of the error means nothing.
+    """
+    kinds = [_noise(target, distribution=name) for name in (GAUSSIAN, *OTHER_DISTRIBUTIONS)]
+    draws = _draws(results, *kinds)
+    _, low, _ = summarise(draws.mean(axis=1), results.settings.confidence)
+    if not low > 0:
+        raise NotMeasured(
+            f"noise of intensity 1 on {target} does no harm that these documents show, so there is "
+            "nothing to compare"
+        )
+    apart = np.ptp(_errors(results, kinds).mean(axis=0), axis=1).max()
+    return draws, (
+        f"{', '.join((GAUSSIAN, *OTHER_DISTRIBUTIONS))}: {_listed(draws[0])}; single seeds of one "
+        f"differ by up to {apart:.2g}"
+    )
+
+
+def _relations(results: ModelResults, options: Mapping) -> tuple[np.ndarray, str]:
+    """Mean errors [1 + R, 3] under M+, independent and M- noise of one norm."""
+    order = (M_PLUS, INDEPENDENT, M_MINUS)
+    per = options.get("per", TENSOR)
+    draws = _draws(
+        results, *(_noise(options["target"], relation=relation, per=per) for relation in order)
+    )
+    return draws, f"{', '.join(order)}: {_listed(draws[0])}"
+
+
+def _intensities(results: ModelResults, target: str) -> list[float]:
+    """Intensities that plain noise was tried at, rising."""
+    wanted = {key: value for key, value in _noise(target).items() if key != "intensity"}
+    return sorted(_matching(_scores(results), wanted)["intensity"].unique())
+
+
+def _sensitivities(results: ModelResults, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Log relative norms [k], rising, and the error per squared norm there, draws [1 + R, k]."""
+    table = results.table(EFFECTS)
+    kinds = [_noise(target, intensity=each) for each in _intensities(results, target)]
+    if len(kinds) < 2:
+        raise NotMeasured("write two or more under perturbation.intensities")
+    draws = _draws(results, *kinds)
+    rows = table[(table["projection"] == ALL) & (table["block"] == -1)]
+    sizes = np.array([_matching(rows, kind)["size"].item() for kind in kinds])
+    return np.log(sizes), draws / sizes**2
+
+
+def _between(places: np.ndarray, draws: np.ndarray, at: float) -> np.ndarray:
+    """Straight line between the two of rising `places` [k] around `at`: draws [1 + R]."""
+    after = int(np.clip(np.searchsorted(places, at), 1, len(places) - 1))
+    share = (at - places[after - 1]) / (places[after] - places[after - 1])
+    return (1 - share) * draws[:, after - 1] + share * draws[:, after]
+
+
+def _simulated(
+    results: ModelResults, options: Mapping, transforms: Sequence[str]
+) -> tuple[np.ndarray, int]:
+    """Mean errors of simulations that differ in the transform -> draws [1 + R, transforms], n."""
+    table = results.table(SIMULATION)
+    wanted = {
+        "setting": options["setting"],
+        "weights_per": options["weights_per"],
+        "activations_per": options.get("activations_per", NONE),
+    }
+    columns = []
+    for transform in transforms:
+        kind = {**wanted, "transform": transform}
+        rows = _matching(table, kind)
+        if rows.empty:
+            what = " ".join(map(str, kind.values()))
+            raise NotMeasured(f"not simulated in this study: {what}")
+        columns.append((rows["nll"] - rows["nll_full"]).set_axis(rows["doc_id"]))
+    errors = np.column_stack([column.loc[columns[0].index] for column in columns])
+    if len(errors) < MINIMUM_DOCUMENTS:
+        raise NotMeasured(
+            f"{len(errors)} documents are too few: write simulation.documents: "
+            f"{MINIMUM_DOCUMENTS} or more"
+        )
+    return _mean_draws(results, errors[:, :, None]), len(errors)
+
+
+def _listed(values: Sequence[float]) -> str:
+    """'0.13 0.14 0.16'."""
+    return " ".join(f"{value:.2g}" for value in values)
