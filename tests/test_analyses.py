@@ -220,7 +220,7 @@ def test_claims_about_prediction_are_judged(study):
 
 def test_claims_of_stages_that_were_not_run_say_why(study):
     claims = pd.read_csv(study.results.parent / "claims.csv").set_index("claim")
-    reason = "not run (this study has no table perturbation_scores)"
+    reason = "not run (this study has no table perturbation_scores: write a section perturbation)"
     assert claims.loc["relation_weights", "verdict"] == reason
     row = claims.loc["sizes_uniform_per_token"]
     assert row["verdict"] == "not run (needs 4 sizes of one family; this study has 1 of llama)"
