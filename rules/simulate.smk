@@ -91,6 +91,31 @@ rule plot_simulation:
         "--transforms-figure {output.transforms} --sqnr-figure {output.sqnr} 2>&1 | tee {log}"
 
 
-CLAIM_TABLES.append("simulation_scores.parquet")
+rule relate_errors:
+    input:
+        of_study("model"),
+    output:
+        table("error_magnitude", "Perturbation"),
+    log:
+        f"{TABLES}/logs/relate_errors.log",
+    benchmark:
+        f"{TABLES}/benchmarks/relate_errors.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+    params:
+        code=code("relate_errors.py", "core"),
+        settings=as_json(STUDY.engine.model_dump()),
+        bits="--bits 4 8",
+    conda:
+        environment("core")
+    message:
+        "Relate errors to weights of {wildcards.model}"
+    shell:
+        "python scripts/relate_errors.py --model {input} --settings {params.settings:q} "
+        "{params.bits} --output {output} 2>&1 | tee {log}"
+
+
+CLAIM_TABLES.extend(["simulation_scores.parquet", "error_magnitude.csv"])
 COMPARED_TABLES.append("simulation_scores.parquet")
 ANSWER_TABLES.append("best_transforms.csv")

@@ -122,6 +122,28 @@ def simulation_scores(
     return pd.concat(parts, ignore_index=True)
 
 
+def error_magnitudes(uniform: float = 0.0, power: float = 2 / 3, modules: int = 12) -> pd.DataFrame:
+    """Rows of error_magnitude.csv with these mean slopes; values rounded to 0 have slope 1."""
+    around = 0.02 * np.cos(np.arange(modules))
+    slopes = {"uniform": uniform, "power": power}
+    parts = [
+        pd.DataFrame(
+            {
+                "module": [f"{number}.q_proj" for number in range(modules)],
+                "bits": bits,
+                "transform": transform,
+                "values": values,
+                "pearson": slope,
+                "slope": (1.0 if values == "all" else slope) + around - around.mean(),
+            }
+        )
+        for transform, slope in slopes.items()
+        for bits in (4, 8)
+        for values in ("all", "not rounded to 0")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def model_results(tables: Mapping[str, pd.DataFrame]) -> ModelResults:
     """Results of one model whose tables of optional stages are these."""
     methods = {name: METHODS[name] for name in ("rtn3", "nf3")}
@@ -145,7 +167,8 @@ def perturbed(scores: pd.DataFrame | None = None, sizes=None) -> ModelResults:
 
 def simulated(**arguments) -> ModelResults:
     """Results of one model whose quantization was simulated."""
-    return model_results({"simulation_scores": simulation_scores(**arguments)})
+    scores = simulation_scores(**arguments)
+    return model_results({"simulation_scores": scores, "error_magnitude": error_magnitudes()})
 
 
 def study_of(models: Mapping[StudiedModel, ModelResults]) -> StudyResults:

@@ -7,6 +7,7 @@ import pytest
 from synthetic_perturbation import (
     NLL,
     documents,
+    error_magnitudes,
     model_results,
     perturbation_error,
     perturbation_scores,
@@ -66,6 +67,7 @@ def test_every_claim_of_the_facts_is_there_with_its_controls() -> None:
         "The relation to the magnitude matters",
         "Damage rises with the intensity",
         "Clipping hurts far more than noise",
+        "Errors and magnitudes",
         "Families",
         "Sizes",
         "Non-uniform quantization",
@@ -296,7 +298,8 @@ def test_granularities_are_judged_apart() -> None:
         return 0.2 if worse and kind.transform == "power" else simulation_error(kind)
 
     results = simulated(error_of=error)
-    differs = {claim for claim in SIMULATED if verdict(claim, results) == "differs"}
+    of_transforms = {claim for claim in SIMULATED if CLAIMS[claim].section.startswith("Non-uni")}
+    differs = {claim for claim in of_transforms if verdict(claim, results) == "differs"}
     assert differs == {
         f"{kind}_{place}"
         for kind in ("beats_uniform", "little_loss")
@@ -311,6 +314,62 @@ def test_simulations_that_are_not_there_say_so() -> None:
     few = simulated(doc_ids=documents(4))
     with pytest.raises(NotMeasured, match=r"4 documents are too few: write simulation\.documents"):
         measured("perplexity_rise", few, **AT)
+
+
+# Errors and magnitudes
+
+
+def magnitudes(**slopes) -> ModelResults:
+    """Results of a model whose errors go with |x| like this."""
+    return model_results({"error_magnitude": error_magnitudes(**slopes)})
+
+
+def test_slopes_by_hand() -> None:
+    results = magnitudes(uniform=0.03, power=0.6)
+    slope = measured("magnitude_slope", results, transform="uniform", bits=8)
+    assert slope.value == pytest.approx(0.03)
+    assert slope.low < 0.03 < slope.high
+    assert slope.n == 12
+    assert slope.detail.endswith("12 projections, interval over them")
+    kind = {"transform": "power", "bits": 4}
+    for expected in (0.5, 0.7):
+        found = measured("magnitude_slope_distance", results, **kind, expected=expected)
+        assert found.value == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "differ"),
+    [
+        ({"uniform": 0.09}, set()),
+        (
+            {"uniform": 0.2},
+            {"uniform_error_independent", "uniform_error_independent_4_bits"},
+        ),
+        (
+            {"uniform": -0.2},
+            {"uniform_error_independent", "uniform_error_independent_4_bits"},
+        ),
+        (
+            {"uniform": 1.0},
+            {
+                "uniform_error_independent",
+                "uniform_error_independent_4_bits",
+                "uniform_error_not_proportional",
+            },
+        ),
+        ({"power": 0.5}, {"cube_root_error_grows"}),
+        ({"power": 1.0}, {"cube_root_error_grows"}),
+    ],
+)
+def test_errors_may_go_with_the_magnitude_or_not(slopes: dict, differ: set[str]) -> None:
+    results = magnitudes(**slopes)
+    claims = {claim for claim in SIMULATED if CLAIMS[claim].section == "Errors and magnitudes"}
+    assert {claim for claim in claims if verdict(claim, results) == "differs"} == differ
+
+
+def test_few_projections_give_no_interval() -> None:
+    with pytest.raises(NotMeasured, match="4 projections are too few for an interval over them"):
+        measured("magnitude_slope", magnitudes(modules=4), transform="uniform", bits=8)
 
 
 # Models of a study

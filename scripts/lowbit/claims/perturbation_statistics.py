@@ -15,6 +15,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 
+from lowbit.analysis.error_magnitude import RESOLVED
 from lowbit.analysis.perturbation.robustness import PERTURBATION, SIMULATION
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS, resample_counts, summarise
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, seed_shares, weakest
@@ -31,11 +32,13 @@ from lowbit.experiments.perturbation_conditions import (
 )
 from lowbit.experiments.simulation_settings import NONE, UNIFORM
 
-EFFECTS = "perturbation"
-"""Name of the table with the sizes of noise: perturbation.csv."""
+EFFECTS, MAGNITUDES = "perturbation", "error_magnitude"
+"""Names of the tables with sizes of noise and with slopes."""
 MINIMUM_SEEDS = 3
 """Noise of fewer draws is not judged."""
 MINIMUM_INTENSITIES = 3
+MINIMUM_MODULES = 5
+"""Fewer give no interval over modules."""
 M_PLUS, M_MINUS = "M+", "M-"
 
 
@@ -114,6 +117,26 @@ def clipping_gap(results: ModelResults, names: Sequence[str], options: dict) -> 
     draws = _draws(results, _clipping(options, CLIP), other)
     detail = f"clipping {draws[0, 0]:.2g}, {control} {draws[0, 1]:.2g}"
     return _measured(results, draws[:, 0] - options.get("times", 1) * draws[:, 1], detail)
+
+
+def magnitude_slope(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Slope of log RMS error of weights against log |x|, mean over projections.
+
+    Of weights that are not rounded to 0, one range per matrix, by the options `transform` and
+    `bits`. The interval is over projections, and n is their number.
+    """
+    draws, detail, n = _slopes(results, options)
+    return results.measure(draws, [], detail, n)
+
+
+def magnitude_slope_distance(
+    results: ModelResults, names: Sequence[str], options: dict
+) -> Measurement:
+    """That slope less the option `expected`, or the reverse: what reaches further from 0."""
+    draws, detail, n = _slopes(results, options)
+    distances = np.stack([draws - options["expected"], options["expected"] - draws], axis=1)
+    furthest = weakest(distances, results.settings.confidence, "below")
+    return results.measure(distances[:, furthest], [], detail, n)
 
 
 def transform_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -292,6 +315,24 @@ def _sensitivities(results: ModelResults, target: str) -> tuple[np.ndarray, np.n
     rows = table[(table["projection"] == ALL) & (table["block"] == -1)]
     sizes = np.array([_matching(rows, kind)["size"].item() for kind in kinds])
     return np.log(sizes), draws / sizes**2
+
+
+def _slopes(results: ModelResults, options: Mapping) -> tuple[np.ndarray, str, int]:
+    """Mean slope over projections, draws [1 + R], what to say of it, and how many they are."""
+    wanted = {"transform": options["transform"], "bits": options["bits"], "values": RESOLVED}
+    rows = _matching(results.table(MAGNITUDES), wanted).dropna(subset="slope")
+    if len(rows) < MINIMUM_MODULES:
+        raise NotMeasured(
+            f"{len(rows)} projections are too few for an interval over them: "
+            f"{MINIMUM_MODULES} are needed"
+        )
+    slopes = rows["slope"].to_numpy()
+    draws = resample_counts(len(slopes), results.settings, results.seed) @ slopes / len(slopes)
+    detail = (
+        f"slope {draws[0]:.2g} ({slopes.min():.2g} to {slopes.max():.2g}), Pearson's r "
+        f"{rows['pearson'].mean():.2g}; {len(rows)} projections, interval over them"
+    )
+    return draws, detail, len(rows)
 
 
 def _between(places: np.ndarray, draws: np.ndarray, at: float) -> np.ndarray:

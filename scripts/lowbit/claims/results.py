@@ -40,6 +40,7 @@ MADE_BY = {
     "perturbation_scores": "write a section perturbation",
     "perturbation": "write a section perturbation",
     "simulation_scores": "write a section simulation",
+    "error_magnitude": "write a section simulation",
     "downstream": "write a section downstream",
 }
 """Tables of optional stages -> the rule, or what to write into the config, that makes them."""

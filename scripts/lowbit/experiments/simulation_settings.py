@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields
 from itertools import product
 
 UNQUANTIZED = 16
-UNIFORM = "uniform"
+UNIFORM, POWER = "uniform", "power"
 TENSOR, ROW, GROUP, TOKEN = "tensor", "row", "group", "token"
 NONE = "-"
 ASYMMETRIC = "uniform asymmetric"
 UNIFORMS = (UNIFORM, ASYMMETRIC)
 TRANSFORMS = (
     *UNIFORMS,
-    "power",
+    POWER,
     "square root",
     "power fitted",
     "sigmoid",
@@ -34,7 +34,7 @@ TRANSFORMS = (
 of the least squared error in each matrix; else it is stated where the quantizer is. Symmetric
 uniform grids and those that are made of them have 2**bits - 1 levels, `uniform asymmetric`, `nf`
 and `lloyd_max` 2**bits."""
-OF_ACTIVATIONS = (UNIFORM, "power", "sigmoid", "log", "piecewise")
+OF_ACTIVATIONS = (UNIFORM, POWER, "sigmoid", "log", "piecewise")
 """Those that need not be fitted to the values, so that activations can be quantized by them."""
 SETTING = re.compile(r"W(\d+)A(\d+)")
 

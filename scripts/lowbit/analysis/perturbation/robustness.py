@@ -29,7 +29,7 @@ from lowbit.experiments.perturbation_conditions import (
     TENSOR,
     WEIGHTS,
 )
-from lowbit.experiments.simulation_settings import UNIFORM
+from lowbit.experiments.simulation_settings import POWER, UNIFORM
 
 PERTURBATION, EFFECTS, SIMULATION = "perturbation_scores", "perturbation", "simulation_scores"
 """Names of the tables that are read, by file name without its ending."""
@@ -61,7 +61,7 @@ SIMULATED: Mapping[str, dict[str, object]] = MappingProxyType(
     {
         f"{place}, {name}": {**wanted, "transform": transform}
         for place, wanted in _PLACES.items()
-        for name, transform in ((UNIFORM, UNIFORM), (CUBE_ROOT, "power"))
+        for name, transform in ((UNIFORM, UNIFORM), (CUBE_ROOT, POWER))
     }
 )
 """Simulated quantization: weights per output row, the paper's two settings and two grids."""
