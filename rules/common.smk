@@ -256,6 +256,21 @@ def figure(name, category):
     return [reported(f"{TABLES}/{stem}.png", category), f"{TABLES}/{stem}.svg"]
 
 
+def over_models(name, ending, category):
+    """Output of a rule: a table (csv) or figure (png, its svg apart) over all models of a study."""
+    file = f"{name}.csv" if ending == "csv" else f"figures/{name}.{ending}"
+    STUDY_RESULTS.append(file)
+    if ending == "svg":
+        return f"{STUDY_FOLDER}/{file}"
+    kind = "table" if ending == "csv" else "figure"
+    return report(
+        f"{STUDY_FOLDER}/{file}",
+        caption=f"../report/{name}.rst",
+        category=category,
+        labels={"model": "all models", "result": name, "kind": kind},
+    )
+
+
 def final_outputs():
     """Everything that a finished study has."""
     files = ["config.resolved.yaml", "claims.csv", "claims.md", "summary.md", "summary.html"]

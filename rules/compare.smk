@@ -1,22 +1,12 @@
 """The models of a study side by side: families, sizes, checkpoints of a training, fine-tuned ones."""
 
-COMPARED = ["robustness.csv", "figures/robustness.png", "figures/robustness.svg"]
-STUDY_RESULTS.extend(COMPARED)
-
-
-def of_all_models(file, kind):
-    """Mark a result over all models for the HTML report."""
-    labels = {"model": "all", "result": "robustness", "kind": kind}
-    caption = "../report/robustness.rst"
-    return report(f"{STUDY_FOLDER}/{file}", caption=caption, category="Perturbation", labels=labels)
-
 
 rule compare_models:
     input:
         records=[PATHS.shared("model", model=model) for model in STUDY.models],
         tables=expand(f"{TABLES}/{{table}}", table=COMPARED_TABLES, model=STUDY.models),
     output:
-        of_all_models(COMPARED[0], "table"),
+        over_models("robustness", "csv", "Perturbation"),
     log:
         f"{STUDY_FOLDER}/logs/compare_models.log",
     benchmark:
@@ -47,10 +37,9 @@ rule compare_models:
 
 rule plot_robustness:
     input:
-        f"{STUDY_FOLDER}/{COMPARED[0]}",
+        f"{STUDY_FOLDER}/robustness.csv",
     output:
-        of_all_models(COMPARED[1], "figure"),
-        f"{STUDY_FOLDER}/{COMPARED[2]}",
+        [over_models("robustness", ending, "Perturbation") for ending in ("png", "svg")],
     log:
         f"{STUDY_FOLDER}/logs/plot_robustness.log",
     benchmark:

@@ -202,15 +202,15 @@ def test_the_step_that_speaks_most_against_an_order_is_judged() -> None:
 
 
 def test_sensitivities_are_compared_at_one_relative_norm() -> None:
-    """Weights at .02, .2, 2 and activations at .005, .05, .5: the middle of both is at .1."""
+    """Weights at .02, .2, 2 and activations at .005, .05, .5: the largest of both is .5."""
     results = perturbed(
         perturbation_scores(lambda kind: {WEIGHTS: 2, ACTIVATIONS: 3}.get(kind.target, 1), width=0)
     )
     found = measured("sensitivity_difference", results)
-    of_weights = 2 * (0.3010 / 0.02**2 + 0.6990 / 0.2**2)
-    of_activations = 3 * (0.6990 / 0.05**2 + 0.3010 / 0.5**2)
+    of_weights = 2 * (0.6021 / 0.2**2 + 0.3979 / 2**2)
+    of_activations = 3 / 0.5**2
     assert found.value == pytest.approx(of_weights - of_activations, rel=1e-3)
-    assert found.detail.startswith("weights are more sensitive at ||Delta|| / ||x|| = 0.1;")
+    assert found.detail.startswith("weights are more sensitive at ||Delta|| / ||x|| = 0.5;")
 
 
 def quadratic(weights: float, activations: float, width: float) -> ModelResults:

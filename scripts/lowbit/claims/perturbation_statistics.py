@@ -161,10 +161,10 @@ def sensitivity_difference(
     """Larger less smaller sensitivity, of weights and activations perturbed alone.
 
     Sensitivity is the error per squared relative norm, (||Delta|| / ||x||)^2, because small noise
-    raises the loss by a quadratic form. Both are of one relative norm, the (geometric) middle of
-    those that were tried on both, between two intensities by a straight line over its logarithm.
-    Which is the larger is taken from the sample and kept in the resamples, so the interval may
-    include 0 or lie below it.
+    raises the loss by a quadratic form. Both are of one relative norm, the largest that was tried
+    on both (smaller ones do less harm and so tell less); between two intensities by a straight line
+    over its logarithm. Which is the larger is taken from the sample and kept in the resamples, so
+    the interval may include 0.
     """
     curves = {target: _sensitivities(results, target) for target in (WEIGHTS, ACTIVATIONS)}
     first = max(sizes[0] for sizes, _ in curves.values())
@@ -177,12 +177,11 @@ def sensitivity_difference(
         raise NotMeasured(
             f"no relative norm was tried on both ({tried}): add to perturbation.intensities"
         )
-    middle = (first + last) / 2
-    of_weights, of_activations = (_between(*curve, middle) for curve in curves.values())
+    of_weights, of_activations = (_between(*curve, last) for curve in curves.values())
     difference = of_activations - of_weights
     larger = ACTIVATIONS if difference[0] > 0 else WEIGHTS
     detail = (
-        f"{larger} are more sensitive at ||Delta|| / ||x|| = {np.exp(middle):.2g}; error per "
+        f"{larger} are more sensitive at ||Delta|| / ||x|| = {np.exp(last):.2g}; error per "
         f"squared relative norm of weights {of_weights[0]:.2g}, of activations "
         f"{of_activations[0]:.2g}"
     )
