@@ -3,7 +3,7 @@
 By default everything is as the perturbation paper states it; a test changes what it is about.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -102,11 +102,11 @@ def simulation_scores(
     error_of: Callable[[Simulation], float] = simulation_error,
     doc_ids: list[str] | None = None,
     width: float = 0.2,
+    transforms: Sequence[str] = ("uniform", "power", "square root"),
 ) -> pd.DataFrame:
-    """simulation_scores.parquet of W4A16 and W8A8, on the uniform grid and two others."""
+    """simulation_scores.parquet of W4A16 and W8A8."""
     ids = doc_ids or documents()
     full = full_nll(ids)
-    transforms = ["uniform", "power", "square root"]
     parts = [
         pd.DataFrame(
             {

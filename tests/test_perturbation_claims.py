@@ -292,6 +292,21 @@ def test_transforms_by_hand() -> None:
     assert rise.value == pytest.approx(np.exp(0.02) - 1)
 
 
+def test_the_better_uniform_grid_is_to_be_beaten() -> None:
+    def error(kind):
+        return 0.01 if kind.transform == "uniform asymmetric" else simulation_error(kind)
+
+    transforms = ("uniform", "uniform asymmetric", "power")
+    results = simulated(error_of=error, transforms=transforms, width=0.0)
+    gap = measured("transform_gap", results, **AT)
+    assert gap.value == pytest.approx(0.01)
+    assert gap.detail == "0.02 against 0.01 (uniform asymmetric)"
+    assert verdict("beats_uniform_w4a16_row", results) == "differs"
+    only = simulated(transforms=("power",))
+    with pytest.raises(NotMeasured, match="not simulated in this study: W4A16 row - uniform"):
+        measured("transform_gap", only, **AT)
+
+
 def test_granularities_are_judged_apart() -> None:
     def error(kind):
         worse = (kind.weights_per, kind.activations_per) in (("group", "-"), ("row", "token"))

@@ -22,8 +22,7 @@ from synthetic_perturbation import (
 from lowbit.analysis.perturbation.robustness import (
     COLUMNS,
     CONDITIONS,
-    condition_scores,
-    document_errors,
+    condition_errors,
     paired_draws,
     relative_draws,
     robustness_table,
@@ -51,7 +50,7 @@ def tables(factor: float = 1.0, doc_ids=None, width: float = 0.2) -> dict[str, p
 
 def errors_of(model: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Errors of a model under uniform W4A16."""
-    return document_errors(condition_scores(model, "W4A16, uniform"))
+    return condition_errors(model, "W4A16, uniform")
 
 
 MODELS = [
@@ -115,6 +114,17 @@ def test_a_document_that_a_model_lacks_counts_in_the_others() -> None:
     np.testing.assert_allclose(sums[0, 1, 0], part["error"].sum())
     assert (sums[1:, 0, 2] == 40).all()
     assert sums[1:, 1, 2].std() > 0
+
+
+def test_draws_of_the_noise_are_part_of_the_interval() -> None:
+    """Seeds differ by 2 % of the error; documents do not differ here."""
+    errors = condition_errors(tables(width=0.0), "noise on weights")
+    sums = paired_draws([errors, errors], BOOTSTRAP, 0)
+    means = sums[:, 0, 0] / sums[:, 0, 2]
+    assert means[0] == pytest.approx(0.05)
+    assert means.min() == pytest.approx(0.049)
+    assert means.max() == pytest.approx(0.051)
+    np.testing.assert_array_equal(sums[:, 0], sums[:, 1])
 
 
 def test_what_was_not_tried_has_no_row() -> None:

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.error_magnitude import RESOLVED
-from lowbit.analysis.perturbation.robustness import PERTURBATION, SIMULATION
-from lowbit.analysis.statistics import MINIMUM_DOCUMENTS, resample_counts, summarise
-from lowbit.claims.results import Measurement, ModelResults, NotMeasured, seed_shares, weakest
+from lowbit.analysis.perturbation.robustness import SIMULATION
+from lowbit.analysis.statistics import MINIMUM_DOCUMENTS, mean_draws, resample_counts, summarise
+from lowbit.claims.results import Measurement, ModelResults, NotMeasured, weakest
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
     ALL,
@@ -30,7 +30,7 @@ from lowbit.experiments.perturbation_conditions import (
     TENSOR,
     WEIGHTS,
 )
-from lowbit.experiments.simulation_settings import NONE, UNIFORM
+from lowbit.experiments.simulation_settings import NONE, UNIFORM, UNIFORMS
 
 EFFECTS, MAGNITUDES = "perturbation", "error_magnitude"
 """Names of the tables with sizes of noise and with slopes."""
@@ -142,11 +142,15 @@ def magnitude_slope_distance(
 def transform_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean error of the `transform` less that of the uniform grid, both simulated.
 
-    Options: `setting`, `weights_per`, `activations_per` as in simulations.csv.
+    Of two uniform grids, the symmetric and the asymmetric one, that with the smaller error, as in
+    simulations.csv, whose `setting`, `weights_per` and `activations_per` the options are.
     """
-    draws, n = _simulated(results, options, [options["transform"], UNIFORM])
-    detail = f"{draws[0, 0]:.2g} against {draws[0, 1]:.2g}"
-    return results.measure(draws[:, 0] - draws[:, 1], [], detail, n)
+    table = results.table(SIMULATION)
+    uniforms = [name for name in UNIFORMS if name in set(_cell(table, options)["transform"])]
+    draws, n = _simulated(results, options, [options["transform"], *(uniforms or [UNIFORM])])
+    best = int(np.argmin(draws[0, 1:]))
+    detail = f"{draws[0, 0]:.2g} against {draws[0, 1 + best]:.2g} ({uniforms[best]})"
+    return results.measure(draws[:, 0] - draws[:, 1 + best], [], detail, n)
 
 
 def perplexity_rise(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -207,58 +211,32 @@ def _matching(table: pd.DataFrame, condition: Condition) -> pd.DataFrame:
     return table[(table[list(condition)] == list(condition.values())).all(axis=1)]
 
 
-def _scores(results: ModelResults) -> pd.DataFrame:
-    """Rows of what perturbs all projections of all blocks, with `error`."""
-    table = results.table(PERTURBATION)
-    rows = table[(table["projection"] == ALL) & (table["block"] == -1)]
-    return rows.assign(error=rows["nll"] - rows["nll_full"])
-
-
-def _errors(results: ModelResults, conditions: Sequence[Condition]) -> np.ndarray:
-    """Errors [documents, conditions, seeds]; what is not noise is the same for every seed.
-
-    Raises:
-        NotMeasured: one of them was not tried, or with too few seeds, or on too few documents.
-    """
-    scores, found = _scores(results), []
-    for condition in conditions:
-        rows = _matching(scores, condition)
-        if rows.empty:
-            what = " ".join(map(str, condition.values()))
-            raise NotMeasured(f"not tried in this study: {what}")
-        found.append(rows.pivot(index="doc_id", columns="seed", values="error"))
-        seeds = found[-1].shape[1]
-        if condition["change"] != CLIP and seeds < MINIMUM_SEEDS:
-            raise NotMeasured(
-                f"{seeds} seeds are too few: write perturbation.seeds: {MINIMUM_SEEDS}"
-            )
-    documents = scores["doc_id"].drop_duplicates()
-    if len(documents) < MINIMUM_DOCUMENTS:
+def _place(results: ModelResults, condition: Condition) -> int:
+    """Column of a perturbation; `NotMeasured` without it, or with too few seeds or documents."""
+    perturbed = results.perturbed
+    place = perturbed.place(**condition)
+    if place is None:
+        raise NotMeasured(f"not tried in this study: {' '.join(map(str, condition.values()))}")
+    seeds = perturbed.conditions["seeds"].iloc[place]
+    if condition["change"] != CLIP and seeds < MINIMUM_SEEDS:
+        raise NotMeasured(f"{seeds} seeds are too few: write perturbation.seeds: {MINIMUM_SEEDS}")
+    if len(perturbed.doc_ids) < MINIMUM_DOCUMENTS:
         raise NotMeasured(
-            f"{len(documents)} documents are too few: write perturbation.documents: "
+            f"{len(perturbed.doc_ids)} documents are too few: write perturbation.documents: "
             f"{MINIMUM_DOCUMENTS} or more"
         )
-    shape = (len(documents), max(each.shape[1] for each in found))
-    arrays = [np.broadcast_to(each.loc[documents].to_numpy(), shape) for each in found]
-    return np.stack(arrays, axis=1)
+    return place
 
 
 def _draws(results: ModelResults, *conditions: Condition) -> np.ndarray:
     """Mean errors under some perturbations -> draws [1 + R, conditions]."""
-    return _mean_draws(results, _errors(results, conditions))
-
-
-def _mean_draws(results: ModelResults, errors: np.ndarray) -> np.ndarray:
-    """Means over documents and seeds of errors [documents, k, seeds] -> draws [1 + R, k]."""
-    documents, _, seeds = errors.shape
-    counts = resample_counts(documents, results.settings, results.seed) / documents
-    shares = seed_shares(seeds, results.settings, results.seed)
-    return np.einsum("rd,dks,rs->rk", counts, errors, shares, optimize=True)
+    places = [_place(results, condition) for condition in conditions]
+    return results.perturbed_draws[:, places]
 
 
 def _measured(results: ModelResults, draws: np.ndarray, detail: str = "") -> Measurement:
     """Summarise draws [1 + R] over the documents that were perturbed."""
-    return results.measure(draws, [], detail, results.table(PERTURBATION)["doc_id"].nunique())
+    return results.measure(draws, [], detail, len(results.perturbed.doc_ids))
 
 
 def _differences(draws: np.ndarray) -> np.ndarray:
@@ -281,7 +259,8 @@ def _distributions(results: ModelResults, target: str) -> tuple[np.ndarray, str]
             f"noise of intensity 1 on {target} does no harm that these documents show, so there is "
             "nothing to compare"
         )
-    apart = np.ptp(_errors(results, kinds).mean(axis=0), axis=1).max()
+    of_seeds = results.perturbed.conditions.iloc[[_place(results, kind) for kind in kinds]]
+    apart = (of_seeds["highest"] - of_seeds["lowest"]).max()
     return draws, (
         f"{', '.join((GAUSSIAN, *OTHER_DISTRIBUTIONS))}: {_listed(draws[0])}; single seeds of one "
         f"differ by up to {apart:.2g}"
@@ -301,7 +280,7 @@ def _relations(results: ModelResults, options: Mapping) -> tuple[np.ndarray, str
 def _intensities(results: ModelResults, target: str) -> list[float]:
     """Intensities that plain noise was tried at, rising."""
     wanted = {key: value for key, value in _noise(target).items() if key != "intensity"}
-    return sorted(_matching(_scores(results), wanted)["intensity"].unique())
+    return sorted(_matching(results.perturbed.conditions, wanted)["intensity"])
 
 
 def _sensitivities(results: ModelResults, target: str) -> tuple[np.ndarray, np.ndarray]:
@@ -341,31 +320,35 @@ def _between(places: np.ndarray, draws: np.ndarray, at: float) -> np.ndarray:
     return (1 - share) * draws[:, after - 1] + share * draws[:, after]
 
 
-def _simulated(
-    results: ModelResults, options: Mapping, transforms: Sequence[str]
-) -> tuple[np.ndarray, int]:
-    """Mean errors of simulations that differ in the transform -> draws [1 + R, transforms], n."""
-    table = results.table(SIMULATION)
+def _cell(table: pd.DataFrame, options: Mapping) -> pd.DataFrame:
+    """Rows of simulations that differ in the transform only."""
     wanted = {
         "setting": options["setting"],
         "weights_per": options["weights_per"],
         "activations_per": options.get("activations_per", NONE),
     }
-    columns = []
+    return _matching(table, wanted)
+
+
+def _simulated(
+    results: ModelResults, options: Mapping, transforms: Sequence[str]
+) -> tuple[np.ndarray, int]:
+    """Mean errors of simulations that differ in the transform -> draws [1 + R, transforms], n."""
+    cell = _cell(results.table(SIMULATION), options)
+    scores = cell.assign(error=cell["nll"] - cell["nll_full"])
+    errors = scores.pivot(index="doc_id", columns="transform", values="error")
     for transform in transforms:
-        kind = {**wanted, "transform": transform}
-        rows = _matching(table, kind)
-        if rows.empty:
-            what = " ".join(map(str, kind.values()))
-            raise NotMeasured(f"not simulated in this study: {what}")
-        columns.append((rows["nll"] - rows["nll_full"]).set_axis(rows["doc_id"]))
-    errors = np.column_stack([column.loc[columns[0].index] for column in columns])
+        if transform not in errors:
+            place = options["setting"], options["weights_per"], options.get("activations_per", NONE)
+            raise NotMeasured(f"not simulated in this study: {' '.join(place)} {transform}")
     if len(errors) < MINIMUM_DOCUMENTS:
         raise NotMeasured(
             f"{len(errors)} documents are too few: write simulation.documents: "
             f"{MINIMUM_DOCUMENTS} or more"
         )
-    return _mean_draws(results, errors[:, :, None]), len(errors)
+    errors = errors.loc[cell["doc_id"].drop_duplicates(), list(transforms)].to_numpy()
+    counts = resample_counts(len(errors), results.settings, results.seed)
+    return mean_draws(errors, np.ones(len(errors), bool), counts), len(errors)
 
 
 def _listed(values: Sequence[float]) -> str:

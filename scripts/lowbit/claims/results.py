@@ -11,6 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lowbit.analysis.perturbation.effects import (
+    PerturbedErrors,
+    error_draws,
+    of_all,
+    perturbed_errors,
+)
 from lowbit.analysis.statistics import (
     MINIMUM_DOCUMENTS,
     BootstrapSettings,
@@ -106,6 +112,16 @@ class ModelResults:
         """Mean norms [documents, quantity, layer]; nan where the architecture has no such norm."""
         return norms_by_document(self.residuals, self.doc_ids)[0]
 
+    @cached_property
+    def perturbed(self) -> PerturbedErrors:
+        """Errors under what perturbs all projections of all blocks."""
+        return of_all(perturbed_errors(self.table("perturbation_scores")))
+
+    @cached_property
+    def perturbed_draws(self) -> np.ndarray:
+        """Mean errors under these, over documents and draws of the noise: [1 + R, conditions]."""
+        return error_draws(self.perturbed, self.settings, self.seed)
+
     def table(self, name: str) -> pd.DataFrame:
         """Table of an optional stage; `NotMeasured` if the study does not run that stage."""
         if name not in self.tables:
@@ -175,15 +191,6 @@ class StudyResults:
     def measure(self, draws: np.ndarray, detail: str, n: int) -> Measurement:
         """Summarise draws [1 + R] of one number over models of `n` or more documents each."""
         return Measurement(*estimate(draws, self.settings.confidence), n, (), detail)
-
-
-def seed_shares(seeds: int, settings: BootstrapSettings, seed: int) -> np.ndarray:
-    """Share that each draw of a noise has in a mean over them -> [1 + R, seeds].
-
-    Drawn with replacement, as documents are: an interval must also tell what other draws of the
-    noise would have given. Not from the documents' own random numbers.
-    """
-    return resample_counts(seeds, settings, seed + 1) / seeds
 
 
 def weakest(draws: np.ndarray, confidence: float, expect: str = "above") -> int:

@@ -5,15 +5,14 @@ All are of the relative rise of the log perplexity under a condition of robustne
 models themselves are taken as they are: an interval tells nothing of what others would have given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from lowbit.analysis.perturbation.robustness import (
     NOISES,
-    condition_scores,
-    document_errors,
+    common_seeds,
+    condition_errors,
     paired_draws,
     relative_draws,
 )
@@ -24,7 +23,6 @@ from lowbit.claims.results import (
     NotMeasured,
     StudyResults,
     StudyStatistic,
-    seed_shares,
     weakest,
 )
 
@@ -165,42 +163,17 @@ def _rises(
     results: StudyResults, models: Sequence[StudiedModel], condition: str
 ) -> tuple[np.ndarray, int]:
     """Relative rise of the log perplexity -> draws [1 + R, models], and the fewest documents."""
-    scores = {
-        model.name: condition_scores(results.of_model(model.name).tables, condition)
-        for model in models
-    }
-    by_seed = []
-    for seed in _seeds(scores, condition):
-        errors = [document_errors(_of_seed(scores[model.name], seed)) for model in models]
-        sums = paired_draws(errors, results.settings, results.seed)
-        by_seed.append(relative_draws(sums))
-    shares = seed_shares(len(by_seed), results.settings, results.seed)
-    draws = np.einsum("srm,rs->rm", np.stack(by_seed), shares)
-    return draws, min(map(len, errors))
-
-
-def _seeds(scores: Mapping[str, pd.DataFrame], condition: str) -> list[int | None]:
-    """Draws of the noise that all models have; [None] where there is no noise.
-
-    Raises:
-        NotMeasured: too few of them, or a model that was not measured, or on too few documents.
-    """
-    for name, rows in scores.items():
-        if document_errors(rows) is None:
-            raise NotMeasured(f"{name} was not measured under {condition}")
-    if condition not in NOISES:
-        return [None]
-    seeds = sorted(set.intersection(*(set(rows["seed"]) for rows in scores.values())))
-    if len(seeds) < MINIMUM_SEEDS:
-        raise NotMeasured(
-            f"{len(seeds)} seeds are too few: write perturbation.seeds: {MINIMUM_SEEDS}"
-        )
-    return seeds
-
-
-def _of_seed(scores: pd.DataFrame, seed: int | None) -> pd.DataFrame:
-    """Rows of one draw of the noise; all where there is none."""
-    return scores if seed is None else scores[scores["seed"] == seed]
+    found = []
+    for model in models:
+        errors = condition_errors(results.of_model(model.name).tables, condition)
+        if errors is None:
+            raise NotMeasured(f"{model.name} was not measured under {condition}")
+        found.append(errors)
+    seeds = len(common_seeds(found))
+    if condition in NOISES and seeds < MINIMUM_SEEDS:
+        raise NotMeasured(f"{seeds} seeds are too few: write perturbation.seeds: {MINIMUM_SEEDS}")
+    sums = paired_draws(found, results.settings, results.seed)
+    return relative_draws(sums), int(sums[0, :, 2].min())
 
 
 def _line(places: np.ndarray, draws: np.ndarray, at: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,8 @@ def robustness(table: pd.DataFrame) -> "Figure":
         figure,
         "How much the same changes hurt each model",
         "Mean error over mean NLL of the full-precision model, with bootstrap intervals over "
-        "documents. Noise has the norm of the reference's error in each tensor; weights are "
+        "documents and draws of the noise. Noise has the norm of the reference's error in each "
+        "tensor; weights are "
         f"quantized per output row. Fewest documents: {table['n'].min()}.",
     )
     return figure

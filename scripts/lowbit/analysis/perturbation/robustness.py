@@ -76,47 +76,53 @@ COLUMNS = [
 ]
 
 
-def condition_scores(tables: Mapping[str, pd.DataFrame], condition: str) -> pd.DataFrame:
-    """Rows of one model's scores under one of `CONDITIONS`; none where the study did not try it."""
-    name, wanted = _place(condition)
-    scores = tables.get(name)
-    if scores is None:
-        return pd.DataFrame(columns=["doc_id", "seed", "nll", "nll_full"])
-    return scores[_matching(scores, wanted)]
-
-
-def document_errors(scores: pd.DataFrame) -> pd.DataFrame | None:
-    """Mean `error` and `nll_full` by doc_id of one model under one condition.
-
-    Args:
-        scores: rows of `condition_scores`, of all seeds or of some.
+def condition_errors(tables: Mapping[str, pd.DataFrame], condition: str) -> pd.DataFrame | None:
+    """Errors of one model under one of `CONDITIONS`.
 
     Returns:
-        None for fewer documents than an interval needs.
+        `error` and `nll_full` by doc_id and `seed`, which is 0 where nothing is drawn; None where
+        the study did not try it, or on fewer documents than an interval needs.
     """
+    name, wanted = _place(condition)
+    if name not in tables:
+        return None
+    scores = tables[name][_matching(tables[name], wanted)]
+    if scores["doc_id"].nunique() < MINIMUM_DOCUMENTS:
+        return None
+    if "seed" not in scores:
+        scores = scores.assign(seed=0)
     errors = scores.assign(error=scores["nll"] - scores["nll_full"])
-    found = errors.groupby("doc_id", sort=False)[["error", "nll_full"]].mean()
-    return found if len(found) >= MINIMUM_DOCUMENTS else None
+    return errors.set_index(["doc_id", "seed"])[["error", "nll_full"]]
+
+
+def common_seeds(errors: Sequence[pd.DataFrame]) -> list[int]:
+    """Draws of the noise that all models have."""
+    return sorted(set.intersection(*(set(each.index.unique("seed")) for each in errors)))
 
 
 def paired_draws(
     errors: Sequence[pd.DataFrame], settings: BootstrapSettings, seed: int
 ) -> np.ndarray:
-    """Sums over the documents of each resample -> `[1 + R, models, 3]`.
+    """Sums over the documents of each resample, mean over seeds -> `[1 + R, models, 3]`.
 
     The last dimension holds the sums of e(x) and of the full-precision NLL, and the number of
-    documents. Row 0 is the sample itself.
+    documents. Row 0 is the sample itself. Seeds are drawn anew as documents are, for all models
+    alike (see `lowbit.analysis.perturbation.effects.error_draws`).
 
     Args:
-        errors: of each model, as `document_errors` gives them.
+        errors: of each model, as `condition_errors` gives them.
     """
-    documents = pd.Index(pd.concat(errors).index.unique())
+    documents = pd.Index(pd.concat(errors).index.unique("doc_id"))
     counts = resample_counts(len(documents), settings, seed)
+    seeds = common_seeds(errors)
+    shares = resample_counts(len(seeds), settings, seed + 1) / len(seeds)
     columns = []
     for each in errors:
-        values = each[["error", "nll_full"]].to_numpy(float)
-        values = np.column_stack([values, np.ones(len(values))])
-        columns.append(counts[:, documents.get_indexer(each.index)] @ values)
+        wide = each["error"].unstack("seed")[seeds]
+        mine = counts[:, documents.get_indexer(wide.index)]
+        error = (mine @ wide.to_numpy() * shares).sum(axis=1)
+        nll = mine @ each["nll_full"].groupby("doc_id").first()[wide.index].to_numpy()
+        columns.append(np.stack([error, nll, mine.sum(axis=1)], axis=1))
     return np.stack(columns, axis=1)
 
 
@@ -157,10 +163,7 @@ def _condition_rows(
     seed: int,
 ) -> list[dict[str, object]]:
     """Rows of one condition, for the models that were measured under it."""
-    found = {
-        model.name: document_errors(condition_scores(tables[model.name], condition))
-        for model in models
-    }
+    found = {model.name: condition_errors(tables[model.name], condition) for model in models}
     errors = {name: each for name, each in found.items() if each is not None}
     if not errors:
         return []
@@ -180,7 +183,7 @@ def _condition_rows(
             difference = relative[:, place] - relative[:, places.index(against)]
             row |= {"against": against} | _interval("difference", difference, settings)
         row["nll_full"] = sums[0, place, 1] / sums[0, place, 2]
-        row["n"] = len(errors[model.name])
+        row["n"] = int(sums[0, place, 2])
         row["size"] = _size(tables[model.name], condition)
         rows.append(row)
     return rows
