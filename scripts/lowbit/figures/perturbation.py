@@ -39,7 +39,7 @@ RELATION_LABELS = {
 CHANGE_LABELS = {
     CLIP: "clipped",
     SHUFFLED: "same entries, same amounts shuffled",
-    MATCHED: "noise of the same norm on all entries",
+    MATCHED: "noise of matched norm on all entries",
 }
 LINEAR_BELOW = 1e-3
 """Nats per token; errors may be negative, so the axis is linear near 0."""
@@ -63,8 +63,8 @@ def intensities(effects: pd.DataFrame) -> "Figure":
         figure,
         "Damage by Gaussian noise of growing norm, and its relation to the magnitude",
         "Mean error e = NLL perturbed - NLL full precision, mean of the seeds, with bootstrap "
-        "intervals over documents. All noises of one intensity have the same L2 norm in every "
-        "weight matrix or activation. The axis is linear below "
+        "intervals over documents and seeds. All noises of one intensity have the same L2 norm in "
+        "every weight matrix or activation. The axis is linear below "
         f"{LINEAR_BELOW:g}.",
     )
     return figure
@@ -124,10 +124,10 @@ def clipping(effects: pd.DataFrame) -> "Figure":
     _finish(figure, panels, rows)
     plotting.title(
         figure,
-        "Clipping against a perturbation of the same entries, and noise of the same norm",
+        "Clipping against a perturbation of the same entries, and matched noise",
         "Values beyond a quantile of |x| are set to it; per weight matrix, and per document and "
         "activation. Lines that lie together mean that only the size of the change matters. "
-        "Bootstrap intervals over documents.",
+        "Bootstrap intervals over documents and seeds.",
     )
     return figure
 
@@ -145,7 +145,8 @@ def interaction(table: pd.DataFrame) -> "Figure":
     lines = {"weights alone": rows["weights"], "activations alone": rows["activations"]}
     lines["sum of both"] = total
     for colour, (name, values) in zip(plotting.PALETTE, lines.items(), strict=False):
-        axes.plot(rows["intensity"], values, color=colour, linewidth=1.5, label=name)
+        dashed = "--" if name == "sum of both" else "-"  # it may lie on another line
+        axes.plot(rows["intensity"], values, dashed, color=colour, linewidth=1.5, label=name)
     below, above = rows["interaction"] - rows["low"], rows["high"] - rows["interaction"]
     bars = np.clip([below, above], 0, None)
     style = {"color": "black", "markersize": 4, "linewidth": 1.2, "label": "together"}
