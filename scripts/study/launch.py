@@ -7,10 +7,14 @@ ends with its process, however that ends; so while it is held, what a run left b
 import fcntl
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 STATE = Path(".snakemake")
+PATIENCE = 3.0
+"""Seconds that another run is waited for: jobs of one that was just killed have the lock until the
+system has cleared them away."""
 
 
 def take_lock(path: Path) -> int:
@@ -21,16 +25,26 @@ def take_lock(path: Path) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(
-            f"error: another run is at work in this folder (process {path.read_text()}). Wait "
-            "until it ends, or stop it, and run the same command again: finished jobs are kept."
-        )
+    end = time.monotonic() + PATIENCE
+    while not _is_locked(lock):
+        if time.monotonic() > end:
+            sys.exit(
+                f"error: another run is at work in this folder (process {path.read_text()}). Wait "
+                "until it ends, or stop it, and run the same command again: finished jobs are kept."
+            )
+        time.sleep(0.05)
     os.truncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     return lock
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Try to lock the file; whether it is ours now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def remove_remnants() -> None:
