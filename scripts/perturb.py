@@ -15,6 +15,8 @@ from lowbit.errors import run
 from lowbit.files import write_json, write_parquet
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lowbit.engine.engine import Engine
     from lowbit.experiments.perturbing import PerturbationEdit, Reference
 
@@ -91,7 +93,7 @@ def open_reference(engine: "Engine", arguments: argparse.Namespace) -> "Referenc
 
 
 def nothing_changes(
-    engine: "Engine", reference: "Reference", doc_ids: Any, token_ids: Any
+    engine: "Engine", reference: "Reference", doc_ids: list[str], token_ids: "np.ndarray"
 ) -> float:
     """Largest change of a document's NLL by perturbations of intensity 0, nats."""
     from lowbit.engine.engine import PROBE_DOCUMENTS

@@ -76,15 +76,17 @@ def perturbation_scores(
     seeds: int = 3,
     doc_ids: list[str] | None = None,
     width: float = 0.2,
+    blocks: Sequence[Sequence[str]] = (("q_proj",),),
+    apart: float = 0.02,
 ) -> pd.DataFrame:
-    """perturbation_scores.parquet; a seed's errors are 2 % more or less than the mean seed's."""
+    """perturbation_scores.parquet; errors of neighbouring seeds are `apart` by that share."""
     ids = doc_ids or documents()
     plan = Plan(PLAN.intensities, PLAN.quantiles, seeds)
-    kinds = list_perturbations(plan) + list_sensitivities([["q_proj"]], plan)
+    kinds = list_perturbations(plan) + list_sensitivities(blocks, plan)
     full = full_nll(ids)
     parts = []
     for kind in kinds:
-        of_seed = 1 + 0.02 * (kind.seed - (seeds - 1) / 2) * (kind.change != CLIP)
+        of_seed = 1 + apart * (kind.seed - (seeds - 1) / 2) * (kind.change != CLIP)
         error = error_of(kind) * of_seed * spread(ids, width)
         columns = {"doc_id": ids, "nll": full + error, "nll_full": full}
         parts.append(pd.DataFrame({**asdict(kind), **columns}))

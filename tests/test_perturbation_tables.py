@@ -8,6 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from run_script import run_script
+from synthetic_perturbation import (
+    PLAN,
+    documents,
+    perturbation_scores,
+    simulation_scores,
+    spread,
+)
 
 from lowbit.analysis.perturbation.agreement import agreement_table
 from lowbit.analysis.perturbation.effects import effect_table, of_all, perturbed_errors
@@ -34,19 +41,17 @@ from lowbit.experiments.perturbation_conditions import (
     SHUFFLED,
     WEIGHTS,
     Perturbation,
-    Plan,
     list_perturbations,
     list_sensitivities,
 )
-from lowbit.experiments.simulation_settings import list_simulations
+from lowbit.experiments.simulation_settings import Simulation, list_simulations
 
-DOCUMENTS = [f"doc{number:02d}" for number in range(40)]
-RNG = np.random.default_rng(0)
-FULL = 3 + RNG.normal(size=40)
-FRAGILITY = RNG.uniform(0.5, 1.5, size=40)
-"""What a document suffers of any perturbation, in units of the mean."""
+DOCUMENTS = documents()
+WIDTH = 0.5
+FRAGILITY = spread(DOCUMENTS, WIDTH)
+"""What a document suffers of any perturbation."""
+BLOCKS = [["q_proj", "up_proj"]] * 2
 BOOTSTRAP = BootstrapSettings(resamples=200, confidence=0.95)
-PLAN = Plan(intensities=[0.1, 1.0, 10.0], quantiles=[0.99, 0.999], seeds=3)
 METHODS = ["rtn3", "nf3"]
 ON = {WEIGHTS: 0.1, ACTIVATIONS: 0.01, BOTH: 0.12}
 """Error at intensity 1; together they cost .01 more than the sum."""
@@ -55,8 +60,7 @@ CHANGED = {CLIP: 3.0, SHUFFLED: 1.0, MATCHED: 1.0}
 
 
 def conditions() -> list[Perturbation]:
-    blocks = [["q_proj", "up_proj"]] * 2
-    return list_perturbations(PLAN) + list_sensitivities(blocks, PLAN)
+    return list_perturbations(PLAN) + list_sensitivities(BLOCKS, PLAN)
 
 
 def meant(condition: Perturbation) -> float:
@@ -70,14 +74,9 @@ def meant(condition: Perturbation) -> float:
 
 def made_scores() -> pd.DataFrame:
     """Errors in proportion to the documents' fragility; seeds differ by a tenth."""
-    parts = []
-    for each in conditions():
-        error = meant(each) * FRAGILITY / FRAGILITY.mean() * (1 + 0.1 * (each.seed - 1))
-        if each.change == CLIP:
-            error = meant(each) * FRAGILITY / FRAGILITY.mean()
-        columns = {"doc_id": DOCUMENTS, "nll": FULL + error, "nll_full": FULL}
-        parts.append(pd.DataFrame({**asdict(each), **columns}))
-    return pd.concat(parts, ignore_index=True)
+    return perturbation_scores(
+        lambda kind: meant(kind) / FRAGILITY.mean(), width=WIDTH, blocks=BLOCKS, apart=0.1
+    )
 
 
 def made_norms() -> pd.DataFrame:
@@ -98,7 +97,9 @@ def made_errors() -> pd.DataFrame:
     """One method breaks fragile documents, the other one others; and documents nobody perturbed."""
     more = [*DOCUMENTS, "other"]
     fragile = pd.DataFrame({"doc_id": more, "method": "rtn3", "error": [*FRAGILITY, 9.0]})
-    other = pd.DataFrame({"doc_id": more, "method": "nf3", "error": RNG.normal(size=41)})
+    other = pd.DataFrame(
+        {"doc_id": more, "method": "nf3", "error": np.random.default_rng(0).normal(size=41)}
+    )
     return pd.concat([fragile, other], ignore_index=True)
 
 
@@ -210,18 +211,25 @@ def test_words_say_what_the_intervals_say(tables: dict) -> None:
 
 def made_simulations() -> tuple[pd.DataFrame, pd.DataFrame]:
     """The power grid has half the error and a tenth of the noise at 4 bits, but not at 8."""
-    scores, sizes = [], []
-    for each in list_simulations(["W4A16", "W8A8"], ["uniform", "power"], ["uniform", "power"]):
-        keys = {"setting": each.setting, **asdict(each)}
-        better = each.transform == "power" and each.weight_bits == 4
-        error = (0.05 if better else 0.1) * FRAGILITY / FRAGILITY.mean()
-        columns = {"doc_id": DOCUMENTS, "nll": FULL + error, "nll_full": FULL}
-        scores.append(pd.DataFrame({**keys, **columns}))
-        for target in (WEIGHTS, ACTIVATIONS):
-            if target == WEIGHTS or each.activation_bits < 16:
-                noise = {"signal": 100.0, "noise": 0.1 if better else 1.0, "target": target}
-                sizes += [{**keys, "module": name, **noise} for name in ("0.a", "1.b")]
-    return pd.concat(scores, ignore_index=True), pd.DataFrame(sizes)
+
+    def is_better(kind: Simulation) -> bool:
+        return kind.transform == "power" and kind.weight_bits == 4
+
+    transforms = ["uniform", "power"]
+    scores = simulation_scores(
+        lambda kind: (0.05 if is_better(kind) else 0.1) / FRAGILITY.mean(),
+        width=WIDTH,
+        transforms=transforms,
+    )
+    sizes = [
+        {"setting": kind.setting, **asdict(kind), "target": target, "module": module}
+        | {"signal": 100.0, "noise": 0.1 if is_better(kind) else 1.0}
+        for kind in list_simulations(["W4A16", "W8A8"], transforms, transforms)
+        for target in (WEIGHTS, ACTIVATIONS)
+        for module in ("0.a", "1.b")
+        if target == WEIGHTS or kind.activation_bits < 16
+    ]
+    return scores, pd.DataFrame(sizes)
 
 
 def test_simulations_and_the_best_transforms() -> None:
@@ -265,15 +273,15 @@ def test_perplexity_and_accuracy_on_evaluation_sets() -> None:
         ],
         ignore_index=True,
     )
-    found = set_table(scores, ["change"], BOOTSTRAP, 0).set_index(["set", "change"])
-    noise = found.loc[("text", "noise")]
+    found = set_table(scores, ["change"], BOOTSTRAP, 0).set_index(["set", "measure", "change"])
+    noise = found.loc[("text", "perplexity", "noise")]
     assert noise["full"] == pytest.approx(np.exp(1))
     assert noise["value"] == pytest.approx(np.exp((20 + 45) / 40))
-    assert found.loc[("text", "clip"), "value"] == pytest.approx(np.exp(70 / 40))
+    assert found.loc[("text", "perplexity", "clip"), "value"] == pytest.approx(np.exp(70 / 40))
     assert noise["difference"] == pytest.approx(np.exp(65 / 40) - np.exp(1))
-    assert found.loc[("words", "noise"), "value"] == pytest.approx(1 / 6)
-    assert found.loc[("words", "clip"), "difference"] == pytest.approx(1 / 3)
-    assert found.loc[("words", "clip"), "measure"] == "accuracy"
+    assert found.loc[("words", "accuracy", "noise"), "value"] == pytest.approx(1 / 6)
+    assert found.loc[("words", "accuracy", "clip"), "difference"] == pytest.approx(1 / 3)
+    assert found.loc[("words", "word_perplexity", "clip"), "value"] == pytest.approx(np.exp(1))
 
 
 def options(**values: Path | str) -> list[str]:

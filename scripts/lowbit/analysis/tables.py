@@ -1,6 +1,6 @@
 """Result tables as arrays: documents in rows, methods or layers in columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,14 @@ def by_document(frame: pd.DataFrame, column: str, names: Sequence[str]) -> np.nd
     """
     wide = frame.pivot(index="doc_id", columns="method", values=column)
     return wide.loc[document_ids(frame), list(names)].to_numpy(float)
+
+
+def matching(table: pd.DataFrame, wanted: Mapping[str, object]) -> np.ndarray:
+    """Tell which rows have these values in these columns; bool [rows]."""
+    chosen = np.ones(len(table), bool)
+    for column, value in wanted.items():
+        chosen &= (table[column] == value).to_numpy()
+    return chosen
 
 
 def document_ids(frame: pd.DataFrame) -> np.ndarray:

@@ -18,10 +18,10 @@ import pandas as pd
 from lowbit.analysis.error_magnitude import RESOLVED
 from lowbit.analysis.perturbation.robustness import SIMULATION
 from lowbit.analysis.statistics import MINIMUM_DOCUMENTS, mean_draws, resample_counts, summarise
+from lowbit.analysis.tables import matching
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, weakest
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
-    ALL,
     CLIP,
     GAUSSIAN,
     INDEPENDENT,
@@ -29,6 +29,7 @@ from lowbit.experiments.perturbation_conditions import (
     OTHER_DISTRIBUTIONS,
     TENSOR,
     WEIGHTS,
+    plain_noise,
 )
 from lowbit.experiments.simulation_settings import NONE, UNIFORM, UNIFORMS
 
@@ -60,7 +61,7 @@ def distribution_beside_relation(
     """The same difference, as it is, less that of M- from M+ noise."""
     target = options["target"]
     draws, detail = _distributions(results, target)
-    plus, minus = (_noise(target, relation=relation) for relation in (M_PLUS, M_MINUS))
+    plus, minus = (plain_noise(target, relation=relation) for relation in (M_PLUS, M_MINUS))
     of_relation = np.diff(_draws(results, plus, minus), axis=1)
     differences = _differences(draws) - of_relation
     furthest = weakest(differences, results.settings.confidence, "below")
@@ -90,7 +91,7 @@ def intensity_step(results: ModelResults, names: Sequence[str], options: dict) -
             f"{len(intensities)} intensities are too few for a rise: write {MINIMUM_INTENSITIES} "
             "or more under perturbation.intensities"
         )
-    kinds = [_noise(options["target"], intensity=each) for each in intensities]
+    kinds = [plain_noise(options["target"], intensity=each) for each in intensities]
     draws = _draws(results, *kinds)
     steps = np.diff(draws, axis=1)
     least = weakest(steps, results.settings.confidence)
@@ -113,7 +114,7 @@ def clipping_gap(results: ModelResults, names: Sequence[str], options: dict) -> 
     `noise` of the norm of the reference's error, which is no control of anything.
     """
     control = options["control"]
-    other = _noise(options["target"]) if control == NOISE else _clipping(options, control)
+    other = plain_noise(options["target"]) if control == NOISE else _clipping(options, control)
     draws = _draws(results, _clipping(options, CLIP), other)
     detail = f"clipping {draws[0, 0]:.2g}, {control} {draws[0, 1]:.2g}"
     return _measured(results, draws[:, 0] - options.get("times", 1) * draws[:, 1], detail)
@@ -195,26 +196,20 @@ def sensitivity_difference(
 Condition = Mapping[str, object]
 
 
-def _noise(target: str, **changes: object) -> Condition:
-    """What tells one kind of noise from all other perturbations."""
-    usual = {"change": NOISE, "distribution": GAUSSIAN, "relation": INDEPENDENT, "per": TENSOR}
-    return {"target": target, **usual, "intensity": 1.0, **changes}
-
-
 def _clipping(options: Mapping, change: str) -> Condition:
     """The same of clipping and its controls."""
     return {"target": options["target"], "change": change, "quantile": options["quantile"]}
 
 
-def _matching(table: pd.DataFrame, condition: Condition) -> pd.DataFrame:
+def _rows(table: pd.DataFrame, condition: Condition) -> pd.DataFrame:
     """Rows of a table under one condition."""
-    return table[(table[list(condition)] == list(condition.values())).all(axis=1)]
+    return table[matching(table, condition)]
 
 
 def _place(results: ModelResults, condition: Condition) -> int:
     """Column of a perturbation; `NotMeasured` without it, or with too few seeds or documents."""
     perturbed = results.perturbed
-    place = perturbed.place(**condition)
+    place = perturbed.place(condition)
     if place is None:
         raise NotMeasured(f"not tried in this study: {' '.join(map(str, condition.values()))}")
     seeds = perturbed.conditions["seeds"].iloc[place]
@@ -251,7 +246,7 @@ def _distributions(results: ModelResults, target: str) -> tuple[np.ndarray, str]
     Where the noise does nothing that these documents show, distributions cannot be told apart, and
     a share of the error means nothing.
     """
-    kinds = [_noise(target, distribution=name) for name in (GAUSSIAN, *OTHER_DISTRIBUTIONS)]
+    kinds = [plain_noise(target, distribution=name) for name in (GAUSSIAN, *OTHER_DISTRIBUTIONS)]
     draws = _draws(results, *kinds)
     _, low, _ = summarise(draws.mean(axis=1), results.settings.confidence)
     if not low > 0:
@@ -272,33 +267,32 @@ def _relations(results: ModelResults, options: Mapping) -> tuple[np.ndarray, str
     order = (M_PLUS, INDEPENDENT, M_MINUS)
     per = options.get("per", TENSOR)
     draws = _draws(
-        results, *(_noise(options["target"], relation=relation, per=per) for relation in order)
+        results, *(plain_noise(options["target"], relation=relation, per=per) for relation in order)
     )
     return draws, f"{', '.join(order)}: {_listed(draws[0])}"
 
 
 def _intensities(results: ModelResults, target: str) -> list[float]:
     """Intensities that plain noise was tried at, rising."""
-    wanted = {key: value for key, value in _noise(target).items() if key != "intensity"}
-    return sorted(_matching(results.perturbed.conditions, wanted)["intensity"])
+    wanted = {key: value for key, value in plain_noise(target).items() if key != "intensity"}
+    return sorted(_rows(results.perturbed.conditions, wanted)["intensity"])
 
 
 def _sensitivities(results: ModelResults, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Log relative norms [k], rising, and the error per squared norm there, draws [1 + R, k]."""
     table = results.table(EFFECTS)
-    kinds = [_noise(target, intensity=each) for each in _intensities(results, target)]
+    kinds = [plain_noise(target, intensity=each) for each in _intensities(results, target)]
     if len(kinds) < 2:
         raise NotMeasured("write two or more under perturbation.intensities")
     draws = _draws(results, *kinds)
-    rows = table[(table["projection"] == ALL) & (table["block"] == -1)]
-    sizes = np.array([_matching(rows, kind)["size"].item() for kind in kinds])
+    sizes = np.array([_rows(table, kind)["size"].item() for kind in kinds])
     return np.log(sizes), draws / sizes**2
 
 
 def _slopes(results: ModelResults, options: Mapping) -> tuple[np.ndarray, str, int]:
     """Mean slope over projections, draws [1 + R], what to say of it, and how many they are."""
     wanted = {"transform": options["transform"], "bits": options["bits"], "values": RESOLVED}
-    rows = _matching(results.table(MAGNITUDES), wanted).dropna(subset="slope")
+    rows = _rows(results.table(MAGNITUDES), wanted).dropna(subset="slope")
     if len(rows) < MINIMUM_MODULES:
         raise NotMeasured(
             f"{len(rows)} projections are too few for an interval over them: "
@@ -327,7 +321,7 @@ def _cell(table: pd.DataFrame, options: Mapping) -> pd.DataFrame:
         "weights_per": options["weights_per"],
         "activations_per": options.get("activations_per", NONE),
     }
-    return _matching(table, wanted)
+    return _rows(table, wanted)
 
 
 def _simulated(

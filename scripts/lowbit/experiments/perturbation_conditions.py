@@ -48,6 +48,16 @@ class Perturbation:
         return ", ".join(str(getattr(self, field.name)) for field in fields(self))
 
 
+def plain_noise(target: str, **changes: object) -> dict[str, object]:
+    """What tells one kind of noise from all other perturbations, by column of their tables.
+
+    Gaussian, independent of |x|, of the reference's norm, on all projections, but for `changes`.
+    """
+    kind = {"target": target, "change": NOISE, "distribution": GAUSSIAN, "relation": INDEPENDENT}
+    size = {"per": TENSOR, "intensity": 1.0}
+    return kind | size | {"projection": ALL, "block": -1} | changes
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is tried, as in the config's `perturbation`."""

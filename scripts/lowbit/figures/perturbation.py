@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from lowbit.analysis.tables import Method
+from lowbit.analysis.tables import Method, matching
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
     ALL,
@@ -23,6 +23,7 @@ from lowbit.experiments.perturbation_conditions import (
     SHUFFLED,
     TENSOR,
     WEIGHTS,
+    plain_noise,
 )
 from lowbit.figures import plotting
 
@@ -225,20 +226,19 @@ def agreement(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         table: rows of perturbation_agreement.csv.
     """
     kinds = {
-        "noise on weights": {"target": WEIGHTS, "relation": INDEPENDENT},
-        "noise on weights, M+": {"target": WEIGHTS, "relation": "M+"},
-        "noise on weights, M-": {"target": WEIGHTS, "relation": "M-"},
-        "noise on activations": {"target": ACTIVATIONS, "relation": INDEPENDENT},
-        "noise on both": {"target": BOTH, "relation": INDEPENDENT},
+        "noise on weights": plain_noise(WEIGHTS),
+        "noise on weights, M+": plain_noise(WEIGHTS, relation="M+"),
+        "noise on weights, M-": plain_noise(WEIGHTS, relation="M-"),
+        "noise on activations": plain_noise(ACTIVATIONS),
+        "noise on both": plain_noise(BOTH),
     }
     figure, axes = plt.subplots(
         figsize=(6.4, 1.2 + 0.28 * len(kinds) * max(1, len(methods) / 3)), layout="constrained"
     )
-    common = {"change": NOISE, "per": TENSOR, "distribution": GAUSSIAN, "intensity": 1.0}
     offsets = np.linspace(-0.3, 0.3, len(methods)) if len(methods) > 1 else [0.0]
     styles = plotting.styles(methods)
     for place, wanted in enumerate(kinds.values()):
-        rows = _where(table, **common, **wanted).set_index("method")
+        rows = _where(table, **wanted).set_index("method")
         for offset, method in zip(offsets, methods, strict=True):
             if method.name not in rows.index:
                 continue  # no noise, or no error, that varies
@@ -275,10 +275,7 @@ def _panels(count: int) -> tuple["Figure", np.ndarray]:
 
 
 def _where(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
-    chosen = np.ones(len(table), bool)
-    for column, value in wanted.items():
-        chosen &= (table[column] == value).to_numpy()
-    return table[chosen]
+    return table[matching(table, wanted)]
 
 
 def _of_all(effects: pd.DataFrame, **wanted: object) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """How much each perturbation raises the NLL, and by how much it changed what (arXiv 2403.06408)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from lowbit.analysis.statistics import (
     resample_counts,
     summarise,
 )
+from lowbit.analysis.tables import matching
 from lowbit.experiments.perturbation_conditions import (
     ALL,
     GAUSSIAN,
@@ -47,16 +49,9 @@ class PerturbedErrors:
     by_seed: np.ndarray
     """[documents, conditions, seeds]; a condition that draws nothing has the same for all."""
 
-    def select(self, **wanted: object) -> np.ndarray:
-        """Tell which conditions have these values; bool [conditions]."""
-        chosen = np.ones(len(self.conditions), bool)
-        for column, value in wanted.items():
-            chosen &= (self.conditions[column] == value).to_numpy()
-        return chosen
-
-    def place(self, **wanted: object) -> int | None:
+    def place(self, wanted: Mapping[str, object]) -> int | None:
         """Place of the only condition with these values; None where there is none."""
-        places = np.flatnonzero(self.select(**wanted))
+        places = np.flatnonzero(matching(self.conditions, wanted))
         if len(places) > 1:
             raise ValueError(f"{len(places)} perturbations are {wanted}")
         return int(places[0]) if len(places) else None
@@ -151,7 +146,7 @@ def relative_sizes(norms: pd.DataFrame) -> pd.DataFrame:
 
 def of_all(perturbed: PerturbedErrors) -> PerturbedErrors:
     """The conditions that perturb all projections of all blocks."""
-    chosen = perturbed.select(projection=ALL, block=-1)
+    chosen = matching(perturbed.conditions, {"projection": ALL, "block": -1})
     conditions = perturbed.conditions[chosen].reset_index(drop=True)
     errors, by_seed = perturbed.errors[:, chosen], perturbed.by_seed[:, chosen]
     return PerturbedErrors(perturbed.doc_ids, conditions, errors, by_seed)

@@ -7,11 +7,9 @@ from lowbit.analysis.perturbation.effects import PerturbedErrors, error_draws
 from lowbit.analysis.statistics import BootstrapSettings, summarise
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
-    ALL,
     BOTH,
-    NOISE,
-    TENSOR,
     WEIGHTS,
+    plain_noise,
 )
 
 MEASURES = ("weights", "activations", "together", "interaction")
@@ -26,8 +24,8 @@ def interaction_draws(
         draws: [1 + R, conditions] of the mean errors.
         kind: distribution, relation and intensity.
     """
-    common = {"change": NOISE, "per": TENSOR, "projection": ALL, "block": -1, **kind}
-    places = [perturbed.place(target=target, **common) for target in (WEIGHTS, ACTIVATIONS, BOTH)]
+    targets = WEIGHTS, ACTIVATIONS, BOTH
+    places = [perturbed.place(plain_noise(target, **kind)) for target in targets]
     if None in places:
         return None
     errors = draws[:, places]
@@ -43,7 +41,8 @@ def interaction_table(
     """
     means = error_draws(perturbed, settings, seed)
     keys = ["distribution", "relation", "intensity"]
-    tried = perturbed.conditions[perturbed.select(target=BOTH)][keys].drop_duplicates()
+    conditions = perturbed.conditions
+    tried = conditions.loc[conditions["target"] == BOTH, keys].drop_duplicates()
     rows = []
     for kind in tried.to_dict("records"):
         draws = interaction_draws(perturbed, means, kind)

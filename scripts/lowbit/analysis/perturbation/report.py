@@ -5,18 +5,17 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lowbit.analysis.perturbation.sensitivity import by_kind
+from lowbit.analysis.tables import matching
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
     ALL,
     BOTH,
     CLIP,
-    GAUSSIAN,
-    INDEPENDENT,
     MATCHED,
     NOISE,
     SHUFFLED,
-    TENSOR,
     WEIGHTS,
+    plain_noise,
 )
 from lowbit.experiments.simulation_settings import NONE
 from lowbit.markdown import number, number_with_interval, table
@@ -180,23 +179,9 @@ def _r(row: pd.Series) -> str:
     return f"{number_with_interval(row['r'], row['low'], row['high'])} ({row['method']})"
 
 
-def _plain_noise(rows: pd.DataFrame, target: str, **more: object) -> pd.DataFrame:
-    """Gaussian noise independent of |x|, of the reference's own norm."""
-    wanted = {
-        "target": target,
-        "change": NOISE,
-        "distribution": GAUSSIAN,
-        "relation": INDEPENDENT,
-        "per": TENSOR,
-        "intensity": 1.0,
-        "projection": ALL,
-        "block": -1,
-        **more,
-    }
-    chosen = pd.Series(True, rows.index)
-    for column, value in wanted.items():
-        chosen &= rows[column] == value
-    return rows[chosen]
+def _plain_noise(rows: pd.DataFrame, target: str, **changes: object) -> pd.DataFrame:
+    """Rows of one kind of noise, see `plain_noise`."""
+    return rows[matching(rows, plain_noise(target, **changes))]
 
 
 def _kinds_answer(effects: pd.DataFrame) -> str:

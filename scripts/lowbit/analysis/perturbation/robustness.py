@@ -20,34 +20,15 @@ from lowbit.analysis.statistics import (
     summarise,
 )
 from lowbit.analysis.studied_models import StudiedModel
-from lowbit.experiments.perturbation_conditions import (
-    ACTIVATIONS,
-    ALL,
-    GAUSSIAN,
-    INDEPENDENT,
-    NOISE,
-    TENSOR,
-    WEIGHTS,
-)
+from lowbit.analysis.tables import matching
+from lowbit.experiments.perturbation_conditions import ACTIVATIONS, WEIGHTS, plain_noise
 from lowbit.experiments.simulation_settings import POWER, UNIFORM
 
 PERTURBATION, EFFECTS, SIMULATION = "perturbation_scores", "perturbation", "simulation_scores"
 """Names of the tables that are read, by file name without its ending."""
 
 NOISES: Mapping[str, dict[str, object]] = MappingProxyType(
-    {
-        f"noise on {target}": {
-            "target": target,
-            "change": NOISE,
-            "distribution": GAUSSIAN,
-            "relation": INDEPENDENT,
-            "per": TENSOR,
-            "intensity": 1.0,
-            "projection": ALL,
-            "block": -1,
-        }
-        for target in (WEIGHTS, ACTIVATIONS)
-    }
+    {f"noise on {target}": plain_noise(target) for target in (WEIGHTS, ACTIVATIONS)}
 )
 """Noise of the norm of the reference's error."""
 
@@ -86,7 +67,7 @@ def condition_errors(tables: Mapping[str, pd.DataFrame], condition: str) -> pd.D
     name, wanted = _place(condition)
     if name not in tables:
         return None
-    scores = tables[name][_matching(tables[name], wanted)]
+    scores = tables[name][matching(tables[name], wanted)]
     if scores["doc_id"].nunique() < MINIMUM_DOCUMENTS:
         return None
     if "seed" not in scores:
@@ -206,18 +187,10 @@ def _size(tables: Mapping[str, pd.DataFrame], condition: str) -> float:
     if condition not in NOISES:
         return np.nan
     effects = tables[EFFECTS]
-    return float(effects.loc[_matching(effects, NOISES[condition]), "size"].iloc[0])
+    return float(effects.loc[matching(effects, NOISES[condition]), "size"].iloc[0])
 
 
 def _place(condition: str) -> tuple[str, Mapping[str, object]]:
     """Table that holds a condition, and what its rows have in common."""
     noise = NOISES.get(condition)
     return (SIMULATION, SIMULATED[condition]) if noise is None else (PERTURBATION, noise)
-
-
-def _matching(table: pd.DataFrame, wanted: Mapping[str, object]) -> np.ndarray:
-    """Tell which rows have these values; bool [rows]."""
-    chosen = np.ones(len(table), bool)
-    for column, value in wanted.items():
-        chosen &= (table[column] == value).to_numpy()
-    return chosen
