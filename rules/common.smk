@@ -13,11 +13,12 @@ import shlex
 from lowbit.errors import InputError
 from lowbit.files import sha256, write_json
 from lowbit.names import FULL
-from study.config import DEMO_CALIBRATION, DEMO_DOCUMENTS, DEMO_MODEL, load_study
+from study.config import load_study
 from study.digest import code_digest, environment_digest
 from study.methods import Published
 from study.paths import paths_of, pattern
 from study.provenance import provenance
+from study.sections import DEMO_CALIBRATION, DEMO_DOCUMENTS, DEMO_MODEL
 
 try:
     STUDY = load_study(

@@ -334,6 +334,26 @@ MISTAKES = {
             "96 is the width of model.layers.*.mlp.down_proj of model demo",
         ],
     ),
+    "noise like that of no method": (
+        "perturbation: {reference: gptq9}",
+        ["perturbation reference is 'gptq9', which is no method of this study; write one of"],
+    ),
+    "noise without its own norm": (
+        "perturbation: {reference: rtn3, intensities: [0.1, 10.0]}",
+        ["must have 1, the reference's own norm; write [0.1, 1.0, 10.0]"],
+    ),
+    "noise that bfloat16 rounds away": (
+        "engine: {dtype: bfloat16}\nperturbation: {reference: rtn3}",
+        ["perturbation needs engine.dtype: float32; bfloat16 rounds small noise away"],
+    ),
+    "bits of no number": (
+        "simulation: {settings: [W4A16, W16A16]}",
+        ["is 'W16A16'; write bits of weights and activations, such as W4A16 or W8A8"],
+    ),
+    "groups that do not divide what is simulated": (
+        "simulation: {group_size: 48}",
+        ["simulation.group_size is 48, which does not divide 64; write one of 2, 4, 8, 16, 32"],
+    ),
     "sets that overlap": (
         "errors: {large_fraction: 0.3, control_fraction: 0.8}",
         ["errors.control_fraction is 0.8", "from 0.3", "to 0.7"],

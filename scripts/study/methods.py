@@ -22,6 +22,7 @@ from pydantic import (
 
 from lowbit.errors import InputError
 from lowbit.quantization.published.description import describe_checkpoint, locate_checkpoint
+from study.sections import section_settings
 
 BITSANDBYTES_BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -34,17 +35,6 @@ class Backend:
     """Dotted name: `lowbit.quantizers.rtn`."""
     environment: str
     """It runs in `envs/<environment>.yaml`."""
-
-
-def _settings(example: dict[str, Any]) -> ConfigDict:
-    """Every class refuses unknown keys and converts nothing; its example is shown in messages."""
-    return ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        use_attribute_docstrings=True,
-        json_schema_extra={"examples": [example]},
-    )
 
 
 class Method(BaseModel):
@@ -118,7 +108,9 @@ class Rtn(Method):
     """Round to nearest: a uniform grid between the smallest and largest weight of each group."""
 
     BACKENDS = {"own": Backend("lowbit.quantizers.rtn", "core")}
-    model_config = _settings({"quantizer": "rtn", "bits": 3, "group_size": 64, "symmetric": False})
+    model_config = section_settings(
+        {"quantizer": "rtn", "bits": 3, "group_size": 64, "symmetric": False}
+    )
 
     quantizer: Literal["rtn"]
     symmetric: bool = False
@@ -132,7 +124,7 @@ class Nf(Method):
         "own": Backend("lowbit.quantizers.nf", "core"),
         "bitsandbytes": Backend("lowbit.quantizers.nf_bitsandbytes", "bitsandbytes"),
     }
-    model_config = _settings({"quantizer": "nf", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "nf", "bits": 3, "group_size": 64})
 
     quantizer: Literal["nf"]
     backend: Literal["own", "bitsandbytes"] = "own"
@@ -167,7 +159,7 @@ class Power(Method):
     """A uniform grid for sign(x) |x|**exponent, as the cube root of the perturbation paper."""
 
     BACKENDS = {"own": Backend("lowbit.quantizers.power", "core")}
-    model_config = _settings({"quantizer": "power", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "power", "bits": 3, "group_size": 64})
 
     quantizer: Literal["power"]
     exponent: Annotated[FitOrNumber, _fit_or_number(0.1, 2)] = 1 / 3
@@ -178,7 +170,7 @@ class Sigmoid(Method):
     """A uniform grid for a logistic function of the weight, centred and scaled."""
 
     BACKENDS = {"own": Backend("lowbit.quantizers.sigmoid", "core")}
-    model_config = _settings({"quantizer": "sigmoid", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "sigmoid", "bits": 3, "group_size": 64})
 
     quantizer: Literal["sigmoid"]
     steepness: Annotated[FitOrNumber, _fit_or_number(0.1, 20)] = 3.0
@@ -190,7 +182,7 @@ class Log(Method):
     """A uniform grid for the mu-law of the weight."""
 
     BACKENDS = {"own": Backend("lowbit.quantizers.log", "core")}
-    model_config = _settings({"quantizer": "log", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "log", "bits": 3, "group_size": 64})
 
     quantizer: Literal["log"]
     mu: Annotated[FitOrNumber, _fit_or_number(0.01, 1e6)] = 255.0
@@ -202,7 +194,7 @@ class Piecewise(Method):
     """Two uniform grids, a fine one around 0 and a coarse one for the tails, as PWLQ."""
 
     BACKENDS = {"own": Backend("lowbit.quantizers.piecewise", "core")}
-    model_config = _settings({"quantizer": "piecewise", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "piecewise", "bits": 3, "group_size": 64})
 
     quantizer: Literal["piecewise"]
     break_point: Annotated[FitOrNumber, _fit_or_number(0.01, 0.5)] = "fit"
@@ -214,7 +206,7 @@ class LloydMax(Method):
     """The levels of the least squared error for each layer: k-means of its scaled weights."""
 
     BACKENDS = {"own": Backend("lowbit.quantizers.lloyd_max", "core")}
-    model_config = _settings({"quantizer": "lloyd_max", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "lloyd_max", "bits": 3, "group_size": 64})
 
     quantizer: Literal["lloyd_max"]
 
@@ -225,7 +217,7 @@ class Fp(Method):
     BACKENDS = {"bitsandbytes": Backend("lowbit.quantizers.fp_bitsandbytes", "bitsandbytes")}
     BITS = (4,)
     GROUP_WORDS = ()
-    model_config = _settings({"quantizer": "fp", "bits": 4, "group_size": 64})
+    model_config = section_settings({"quantizer": "fp", "bits": 4, "group_size": 64})
 
     quantizer: Literal["fp"]
     double_quantization: bool = False
@@ -253,7 +245,7 @@ class Hqq(Method):
     BITS = (2, 3, 4, 5, 6, 8)
     GROUP_WORDS = ("row",)
     GROUP_MULTIPLE = 8
-    model_config = _settings({"quantizer": "hqq", "bits": 3, "group_size": 64, "axis": 1})
+    model_config = section_settings({"quantizer": "hqq", "bits": 3, "group_size": 64, "axis": 1})
 
     quantizer: Literal["hqq"]
     axis: Literal[0, 1] = 1
@@ -281,7 +273,7 @@ class Gptq(Method):
     }
     BITS = (2, 3, 4, 8)
     GROUP_WORDS = ("row",)
-    model_config = _settings({"quantizer": "gptq", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "gptq", "bits": 3, "group_size": 64})
 
     quantizer: Literal["gptq"]
     backend: Literal["auto-gptq", "gptqmodel", "llm-compressor"] = "auto-gptq"
@@ -302,7 +294,7 @@ class Awq(Method):
         "llm-compressor": Backend("lowbit.quantizers.awq_llm_compressor", "modern"),
     }
     GROUP_WORDS = ("row",)
-    model_config = _settings({"quantizer": "awq", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "awq", "bits": 3, "group_size": 64})
 
     quantizer: Literal["awq"]
     backend: Literal["autoawq", "llm-compressor"] = "autoawq"
@@ -329,7 +321,7 @@ class Eqat(Method):
 
     BACKENDS = {"own": Backend("lowbit.quantizers.eqat", "core")}
     GROUP_WORDS = ("row",)
-    model_config = _settings({"quantizer": "eqat", "bits": 3, "group_size": 64})
+    model_config = section_settings({"quantizer": "eqat", "bits": 3, "group_size": 64})
 
     quantizer: Literal["eqat"]
     epochs: Annotated[int, Field(ge=0)] = 2
@@ -353,7 +345,7 @@ class Published(Method):
 
     BACKENDS = {"published": Backend("lowbit.quantization.published.reader", "core")}
     BITS = (1, 2, 3, 4, 5, 6, 7, 8)
-    model_config = _settings({"quantized": "path:models/mine-gptq-4bit"})
+    model_config = section_settings({"quantized": "path:models/mine-gptq-4bit"})
 
     quantizer: Literal["published"] = "published"
     """Need not be written: `quantized` says so."""

@@ -23,8 +23,9 @@ from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import find_source
 from lowbit.names import FULL
 from lowbit.quantization.published.description import checkpoint_files
-from study.config import Benchmark, Calibration, Documents, Evaluation, Study
+from study.config import Study
 from study.methods import Published
+from study.sections import Benchmark, Calibration, Documents, Evaluation
 
 RESULTS = "results"
 SHARED = MappingProxyType(
