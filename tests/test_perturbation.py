@@ -117,9 +117,11 @@ def test_a_tensor_of_zeros_stays_as_it_is() -> None:
 
 
 def test_mismatch_is_seen() -> None:
-    x, norm = torch.zeros(1, 4), torch.tensor([[2.0]])
-    assert worst_mismatch(torch.tensor([[1.0, 1.0, 1.0, 1.0]]), x, norm, (1,)) == 0
-    assert worst_mismatch(torch.tensor([[1.1, 1.1, 1.1, 1.1]]), x, norm, (1,)) > 0.09
+    norm, size = torch.tensor([[2.0], [0.0]]), torch.zeros(2, 1)
+    assert worst_mismatch(norm, norm, size) == 0
+    assert worst_mismatch(torch.tensor([[2.2], [0.0]]), norm, size) == pytest.approx(0.1)
+    assert worst_mismatch(torch.tensor([[2.0], [1e-9]]), norm, size) > 0
+    assert worst_mismatch(torch.tensor([[2.0], [torch.nan]]), norm, size).isnan()
 
 
 def test_what_float32_cannot_represent_is_no_mismatch() -> None:
@@ -127,10 +129,10 @@ def test_what_float32_cannot_represent_is_no_mismatch() -> None:
     x = torch.randn(1, 400, generator=torch.Generator().manual_seed(0))
     norm = 1e-6 * l2(x, (1,))
     delta = of_norm(torch.randn(1, 400, generator=torch.Generator().manual_seed(1)), norm, (1,))
-    found = (l2((x + delta).double() - x.double(), (1,)) / norm.double() - 1).abs()
-    assert found > 1e-4
-    assert worst_mismatch(x + delta, x, norm, (1,)) < 1e-4
-    assert worst_mismatch(x + 1.1 * delta, x, norm, (1,)) > 0.03
+    found, more = (l2(x + factor * delta - x, (1,)) for factor in (1, 1.1))
+    assert (found / norm - 1).abs() > 1e-4
+    assert worst_mismatch(found, norm, l2(x, (1,))) < 1e-4
+    assert worst_mismatch(more, norm, l2(x, (1,))) > 0.03
 
 
 def test_clipping_by_hand() -> None:
@@ -294,6 +296,6 @@ def test_a_wrong_norm_stops_the_job(tmp_path: Path) -> None:
     engine, reference = opened(tmp_path)
     edit = PerturbationEdit(Perturbation(WEIGHTS), engine, reference)
     x = torch.ones(2, 2)
-    edit.norms.meant(x + 0.5, x, torch.tensor([[1.001]]), (0, 1))
+    edit.norms.record(WEIGHTS, "0.mlp.up_proj", x + 0.5, x, (0, 1), torch.tensor([[1.001]]))
     with pytest.raises(GateError, match=r"norm of a perturbation .broken. is off by a share of"):
         check_norms({"broken": edit})

@@ -115,18 +115,31 @@ class Norms:
         self._places = {name: place for place, name in enumerate(modules)}
         shape = len(TARGETS), len(modules), 2
         self._squares = torch.zeros(shape, dtype=torch.float64, device=device)
-        self._worst = torch.zeros((), dtype=torch.float64, device=device)
+        self._worst = torch.zeros((), device=device)
 
-    def record(self, target: str, module: str, changed: Tensor, x: Tensor, add: bool) -> None:
-        """Keep ||changed - x||^2 and ||x||^2 of a module; `add` to what is there, or replace it."""
+    def record(
+        self,
+        target: str,
+        module: str,
+        changed: Tensor,
+        x: Tensor,
+        dims: tuple[int, ...],
+        norm: Tensor | None,
+    ) -> None:
+        """Measure ||changed - x|| and ||x|| of a module, and compare the first with what is meant.
+
+        Those of activations add up over batches; a weight has its own each time.
+
+        Args:
+            norm: that is meant, over `dims`; None where none is.
+        """
+        found, size = l2(changed - x, dims), l2(x, dims)
         kept = self._squares[TARGETS.index(target), self._places[module]]
-        norms = torch.stack([torch.linalg.vector_norm(each) for each in (changed - x, x)])
-        kept.mul_(add).add_(norms.double() ** 2)
-
-    def meant(self, changed: Tensor, x: Tensor, norm: Tensor, dims: tuple[int, ...]) -> None:
-        """Compare the norm of a perturbation with the one that is meant."""
-        mismatch = worst_mismatch(changed, x, norm, dims)
-        torch.maximum(self._worst, mismatch, out=self._worst)  # nan stays nan
+        squares = torch.stack([(each.double() ** 2).sum() for each in (found, size)])
+        kept.mul_(target == ACTIVATIONS).add_(squares)
+        if norm is not None:
+            mismatch = worst_mismatch(found, norm, size)
+            torch.maximum(self._worst, mismatch, out=self._worst)  # nan stays nan
 
     def worst(self) -> float:
         """Largest relative mismatch so far; 0 where no norm was meant."""
@@ -190,10 +203,11 @@ class PerturbationEdit(Nothing):
         if self.condition.change == NOISE:
             rows = self._reference.weight_error(index, name)
             error = rows if self.condition.per == CHANNEL else l2(rows, (0, 1))
-        changed = self._changed(x, error, dims, lambda: _noise(self.condition, x.shape, random))
+        kind, shape = self.condition.distribution, tuple(x.shape)
+        changed, norm = self._changed(x, error, dims, lambda: unit_noise(shape, kind, random))
         if self.condition.change == SHUFFLED:
             changed = shuffle_clipping(x, changed, random)
-        self.norms.record(WEIGHTS, f"{index}.{name}", changed, x, add=False)
+        self.norms.record(WEIGHTS, f"{index}.{name}", changed, x, dims, norm)
         return changed.to(weight.dtype)
 
     def _activation(self, name: str, activation: Tensor, rows: slice) -> Tensor:
@@ -204,7 +218,7 @@ class PerturbationEdit(Nothing):
         if kind.change == NOISE:
             error = l2(self._reference.activations(x) - x, dims)
         shape, device = tuple(x.shape[1:]), x.device
-        changed = self._changed(
+        changed, norm = self._changed(
             x,
             error,
             dims,
@@ -215,24 +229,26 @@ class PerturbationEdit(Nothing):
             changed = torch.stack(
                 [shuffle_clipping(*each) for each in zip(x, changed, draws, strict=True)]
             )
-        self.norms.record(ACTIVATIONS, name, changed, x, add=True)
+        self.norms.record(ACTIVATIONS, name, changed, x, dims, norm)
         return changed.to(activation.dtype).view(activation.shape)
 
     def _changed(
         self, x: Tensor, error: Tensor | None, dims: tuple[int, ...], draw: Callable[[], Tensor]
-    ) -> Tensor:
-        """Clip, or add noise: of the reference's norm (`error`), or of that of clipping."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Clip, or add noise: of the reference's norm (`error`), or of that of clipping.
+
+        Returns:
+            The changed tensor, and the norm that the change is meant to have, if any.
+        """
         kind = self.condition
         if kind.change != NOISE:
             clipped = clip(x, kind.quantile, start=x.dim() - 2)
             if kind.change in (CLIP, SHUFFLED):
-                return clipped
+                return clipped, None
             norm = l2(clipped - x, dims)
         else:
             norm = error * kind.intensity
-        changed = x + of_norm(draw() * relate(x, kind.relation, dims), norm, dims)
-        self.norms.meant(changed, x, norm, dims)
-        return changed
+        return x + of_norm(draw() * relate(x, kind.relation, dims), norm, dims), norm
 
 
 def check_norms(edits: Mapping[str, PerturbationEdit]) -> float:
@@ -272,10 +288,6 @@ def check_nothing(scores: pd.DataFrame) -> float:
 def _chosen(kinds: Mapping[str, str], wanted: str) -> list[str]:
     """Names of the linear layers that are of the wanted kind."""
     return [name for name, kind in kinds.items() if wanted in (ALL, kind)]
-
-
-def _noise(kind: Perturbation, shape: torch.Size, random: torch.Generator) -> Tensor:
-    return unit_noise(tuple(shape), kind.distribution, random)
 
 
 @lru_cache(maxsize=DRAWS_KEPT)

@@ -66,18 +66,20 @@ def l2(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return torch.linalg.vector_norm(x, dim=dims, keepdim=True)
 
 
-def worst_mismatch(changed: Tensor, x: Tensor, norm: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Largest relative difference between ||changed - x|| and `norm`; a scalar tensor.
+def worst_mismatch(found: Tensor, norm: Tensor, size: Tensor) -> Tensor:
+    """Largest relative difference between ||changed - x|| and the norm that is meant; a scalar.
 
-    Computed from the perturbed tensor itself, in float64. Left out is what the rounding of the sum
-    to float32 may be at most: a perturbation far smaller than x cannot be represented any better.
-    A norm of 0 must be met exactly, and counts as it is.
+    Left out is what the rounding of the sum to float32 may be at most: a perturbation far smaller
+    than x cannot be represented any better. A norm of 0 must be met exactly, and counts as it is.
+
+    Args:
+        found: ||changed - x||, measured on the perturbed tensor itself.
+        norm: the norm that is meant.
+        size: ||x||.
     """
-    found = l2(changed.double() - x.double(), dims)
-    wanted = norm.double()
-    rounding = torch.where(wanted > 0, HALF_AN_ULP * l2(changed.double(), dims), 0.0)
-    excess = ((found - wanted).abs() - rounding).clamp(min=0)
-    return (excess / torch.where(wanted > 0, wanted, 1.0)).max()
+    rounding = torch.where(norm > 0, HALF_AN_ULP * (size + found), 0.0)
+    excess = ((found - norm).abs() - rounding).clamp(min=0)
+    return (excess / torch.where(norm > 0, norm, 1.0)).max()
 
 
 _DRAWS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
