@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lowbit.engine.edits import Edited
 from lowbit.errors import GateError, InputError
+from lowbit.experiments import simulating
 from lowbit.experiments.edited_documents import document_nll
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
@@ -37,6 +38,8 @@ from lowbit.experiments.perturbing import (
     check_norms,
     check_nothing,
 )
+from lowbit.experiments.simulating import SimulationEdit
+from lowbit.experiments.simulation_settings import TRANSFORMS, Simulation
 from lowbit.names import FULL
 from lowbit.perturbation.clipping import clip, shuffle_clipping
 from lowbit.perturbation.noise import (
@@ -53,6 +56,7 @@ from lowbit.perturbation.noise import (
 )
 from lowbit.quantization.activations import ActivationQuantization, quantize_activation
 from lowbit.quantization.quantized import dequantize
+from lowbit.quantizers import power
 
 CPU = torch.device("cpu")
 IDS = token_ids(5).int().numpy()
@@ -299,3 +303,17 @@ def test_a_wrong_norm_stops_the_job(tmp_path: Path) -> None:
     edit.norms.record(WEIGHTS, "0.mlp.up_proj", x + 0.5, x, (0, 1), torch.tensor([[1.001]]))
     with pytest.raises(GateError, match=r"norm of a perturbation .broken. is off by a share of"):
         check_norms({"broken": edit})
+
+
+def test_every_transform_has_its_quantizer_and_what_is_fitted_is_fitted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {*simulating.WEIGHT_QUANTIZERS, *simulating.FITTED} == set(TRANSFORMS)
+    engine, _ = opened(tmp_path)
+    edit = SimulationEdit(Simulation(3, 16, "power fitted", "row"), engine, 16, {})
+    first = edit.parameters(1, {})["mlp.up_proj.weight"]
+    weight = engine.decoder.blocks[1].mlp.up_proj.weight.detach()
+    expected = dequantize(power.quantize(weight, bits=3, group_size="row", exponent="fit"))
+    torch.testing.assert_close(first, expected, rtol=0, atol=0)
+    monkeypatch.setattr(simulating, "best_compander", None)
+    torch.testing.assert_close(edit.parameters(1, {})["mlp.up_proj.weight"], first, rtol=0, atol=0)

@@ -4,7 +4,7 @@ Weights are quantized to codes and back by the quantizers of the workflow themse
 are replaced by their levels where projections read them. Nothing is stored but scores and errors.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,8 +18,10 @@ from lowbit.engine.engine import Engine
 from lowbit.engine.walk import walk
 from lowbit.experiments.projections import Once, by_document, projections
 from lowbit.experiments.simulation_settings import (
+    ASYMMETRIC,
     GROUP,
-    TRANSFORMS,
+    POWER,
+    UNIFORM,
     UNQUANTIZED,
     Simulation,
 )
@@ -28,27 +30,30 @@ from lowbit.quantization.activations import (
     largest_magnitude,
     quantize_activation,
 )
+from lowbit.quantization.companding import Compander, best_compander, companded
 from lowbit.quantization.quantized import QuantizedLayer, dequantize
 from lowbit.quantizers import lloyd_max, log, nf, piecewise, power, rtn, sigmoid
 
-_QUANTIZERS: tuple[Callable[..., QuantizedLayer], ...] = (
-    partial(rtn.quantize, symmetric=True),
-    rtn.quantize,
-    power.quantize,
-    partial(power.quantize, exponent=0.5),
-    partial(power.quantize, exponent="fit"),
-    sigmoid.quantize,
-    partial(sigmoid.quantize, steepness="fit"),
-    log.quantize,
-    partial(log.quantize, mu="fit"),
-    partial(piecewise.quantize, break_point=piecewise.PiecewiseLinear.break_point),
-    partial(piecewise.quantize, break_point="fit"),
-    nf.quantize,
-    lloyd_max.quantize,
-)
-WEIGHT_QUANTIZERS = dict(zip(TRANSFORMS, _QUANTIZERS, strict=True))
-"""By transform."""
-
+WEIGHT_QUANTIZERS: Mapping[str, Callable[..., QuantizedLayer]] = {
+    UNIFORM: partial(rtn.quantize, symmetric=True),
+    ASYMMETRIC: rtn.quantize,
+    POWER: power.quantize,
+    "square root": partial(power.quantize, exponent=0.5),
+    "sigmoid": sigmoid.quantize,
+    "log": log.quantize,
+    "piecewise": partial(piecewise.quantize, break_point=piecewise.PiecewiseLinear.break_point),
+    "nf": nf.quantize,
+    "lloyd_max": lloyd_max.quantize,
+}
+"""By transform; the others of `TRANSFORMS` are in `FITTED`."""
+FITTED: Mapping[str, tuple[Callable[[float], Compander], Sequence[float]]] = {
+    "power fitted": (power.Power, power.FITTED),
+    "sigmoid fitted": (sigmoid.Sigmoid, sigmoid.FITTED),
+    "log fitted": (log.MuLaw, log.FITTED),
+    "piecewise fitted": (piecewise.PiecewiseLinear, piecewise.FITTED),
+}
+"""Transforms whose parameter is found for each matrix, which takes far longer than quantizing: a
+compander and the parameters that are tried."""
 
 Ranges = Mapping[tuple[int, str], Tensor]
 """By block and projection the largest magnitude of what it reads, over calibration text."""
@@ -70,6 +75,7 @@ class SimulationEdit(Nothing):
         per = simulation.weights_per
         self._group_size = group_size if per == GROUP else per
         self._activations = activation_settings(simulation, group_size)
+        self._companders: dict[tuple[int, str], Compander] = {}
         # Made beforehand: small tensors made between large ones keep freed memory from being used.
         self._energies = {
             (target, f"{index}.{name}"): torch.zeros(2, dtype=torch.float64, device=engine.device)
@@ -87,16 +93,11 @@ class SimulationEdit(Nothing):
         if self.simulation.weight_bits == UNQUANTIZED:
             return own
         whole = dict(self._decoder.blocks[index].named_parameters()) | dict(own)
-        quantize = partial(
-            WEIGHT_QUANTIZERS[self.simulation.transform],
-            bits=self.simulation.weight_bits,
-            group_size=self._group_size,
-        )
         found = dict(own)
         for name in self._projections[index]:
             weight = whole[f"{name}.weight"].detach()
             x = weight.float().cpu()
-            quantized = dequantize(quantize(x))
+            quantized = dequantize(self._quantize(index, name, x))
             self._energies["weights", f"{index}.{name}"].copy_(energies(x, quantized))
             found[f"{name}.weight"] = quantized.to(weight)
         return found
@@ -116,6 +117,17 @@ class SimulationEdit(Nothing):
             for (target, module), (signal, noise) in found.items()
             if signal > 0
         ]
+
+    def _quantize(self, index: int, name: str, weight: Tensor) -> QuantizedLayer:
+        """Quantize a weight `[out, in]`; what is fitted to it is fitted once."""
+        transform = self.simulation.transform
+        how = {"bits": self.simulation.weight_bits, "group_size": self._group_size}
+        if transform not in FITTED:
+            return WEIGHT_QUANTIZERS[transform](weight, **how)
+        place = index, name
+        if place not in self._companders:
+            self._companders[place] = best_compander(weight, map(*FITTED[transform]), **how)
+        return companded(weight, self._companders[place], **how)
 
     def _activation(self, index: int, name: str, activation: Tensor, documents: int) -> Tensor:
         x = by_document(activation, documents)

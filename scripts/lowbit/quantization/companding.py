@@ -60,29 +60,39 @@ def divisor(largest: Tensor) -> Tensor:
     return torch.where(largest > 0, largest, 1.0)
 
 
-def quantize_companded(
+def best_compander(
     weight: Tensor, candidates: Iterable[Compander], *, bits: int, group_size: GroupSize
-) -> QuantizedLayer:
-    """Quantize `weight` `[out, in]` by the candidate with the least squared error.
+) -> Compander:
+    """Return the candidate that quantizes `weight` `[out, in]` with the least squared error.
 
-    Of equals the first is taken. All are tried, because the error as a function of a compander's
-    parameter has many small minima beside the one that is meant.
+    Of equals the first. All are tried, because the error as a function of a compander's parameter
+    has many small minima beside the one that is meant.
     """
 
-    def error(layer: QuantizedLayer) -> float:
+    def error(compander: Compander) -> float:
+        layer = companded(weight, compander, bits=bits, group_size=group_size)
         difference = weight - dequantize(layer)
         return torch.linalg.vector_norm(difference, dtype=torch.float64).item()
 
-    return min((_quantize(weight, one, bits, group_size) for one in candidates), key=error)
+    only, *others = candidates
+    return min((only, *others), key=error) if others else only
 
 
-def _quantize(
-    weight: Tensor, compander: Compander, bits: int, group_size: GroupSize
+def companded(
+    weight: Tensor, compander: Compander, *, bits: int, group_size: GroupSize
 ) -> QuantizedLayer:
-    """Divide each group by its largest magnitude; take the nearest level in the domain of f."""
+    """Divide each group of `weight` by its largest magnitude; nearest level in the domain of f."""
     groups, extent = split_groups(weight.to(torch.float32), group_size)
     magnitude = groups.abs()
     scales = magnitude.amax(extent, keepdim=True)
     steps = compander.steps(magnitude.div_(divisor(scales)), bits)
     codes = steps.copysign_(groups).add_(largest_code(bits))
     return join_groups(codes, scales, codebook=compander.levels(bits), bits=bits)
+
+
+def quantize_companded(
+    weight: Tensor, candidates: Iterable[Compander], *, bits: int, group_size: GroupSize
+) -> QuantizedLayer:
+    """Quantize `weight` `[out, in]` by the candidate with the least squared error."""
+    best = best_compander(weight, candidates, bits=bits, group_size=group_size)
+    return companded(weight, best, bits=bits, group_size=group_size)
