@@ -1,0 +1,22 @@
+"""Models and data sets of the Hugging Face hub, or of any server that speaks its protocol.
+
+`HF_ENDPOINT`, `HF_HOME`, `HF_HUB_OFFLINE` and `HF_TOKEN` mean what they mean to huggingface_hub,
+which is imported only where the hub is asked.
+"""
+
+from lowbit.inputs.hub.address import DATASET, MODEL, Address, parse
+from lowbit.inputs.hub.download import download
+from lowbit.inputs.hub.listing import FOLDER, File, Listing, listing, matching
+
+__all__ = [
+    "DATASET",
+    "FOLDER",
+    "MODEL",
+    "Address",
+    "File",
+    "Listing",
+    "download",
+    "listing",
+    "matching",
+    "parse",
+]
