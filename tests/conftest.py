@@ -5,6 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no limit of time: these machines are shared.
+settings.register_profile("project", derandomize=True, deadline=None)
+settings.load_profile("project")
 
 END_TO_END = "tests/e2e/"
 

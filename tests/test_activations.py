@@ -154,7 +154,7 @@ def test_documents_do_not_affect_each_other(transform: str) -> None:
         assert torch.equal(together, alone)
 
 
-@options(derandomize=True, deadline=None, max_examples=100)
+@options(max_examples=100)
 @given(
     st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=16, max_size=16),
     st.integers(2, 8),

@@ -16,7 +16,7 @@ def draw(bits: int, rows: int, columns: int, seed: int) -> torch.Tensor:
     return torch.randint(2**bits, (rows, columns), generator=generator, dtype=torch.uint8)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(CODES)
 def test_round_trip(case: tuple[int, int, int, int]) -> None:
     codes = draw(*case)
@@ -25,7 +25,7 @@ def test_round_trip(case: tuple[int, int, int, int]) -> None:
     assert torch.equal(unpack(stream, case[0], case[2]), codes)
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(CODES)
 def test_is_a_little_endian_bit_stream(case: tuple[int, int, int, int]) -> None:
     """The layout by numpy: every code's bits, lowest first, then packed lowest bit first."""

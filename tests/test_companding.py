@@ -123,7 +123,7 @@ FITS: list[tuple[Callable[..., QuantizedLayer], str, Callable[[float], Compander
 ]
 
 
-@settings(derandomize=True, deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     st.sampled_from(FITS),
     st.integers(2, 8),

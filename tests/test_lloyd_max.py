@@ -61,7 +61,7 @@ def test_it_ends_where_scikit_learn_ends(bits: int, group_size: int | str) -> No
     np.testing.assert_allclose(layer.codebook.numpy(), expected, atol=2e-6)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(2, 8), st.sampled_from([16, "row", "tensor"]), st.integers(0, 999))
 def test_levels_are_the_means_of_their_weights(bits: int, group_size: int | str, seed: int) -> None:
     weight = drawn(seed, 16, 32)

@@ -41,13 +41,13 @@ def cases(draw: st.DrawFn) -> tuple[list[int], np.ndarray, int, float]:
 
 
 @given(cases())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_walk_equals_the_definition(case: tuple[list[int], np.ndarray, int, float]) -> None:
     assert drop_near_duplicates(*case) == brute_force(*case)
 
 
 @given(cases())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ids_are_equal_exactly_where_ngrams_are(
     case: tuple[list[int], np.ndarray, int, float],
 ) -> None:

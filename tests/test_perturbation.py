@@ -128,6 +128,13 @@ def test_mismatch_is_seen() -> None:
     assert worst_mismatch(torch.tensor([[2.0], [torch.nan]]), norm, size).isnan()
 
 
+def test_the_norm_of_many_entries_of_one_size_is_not_off() -> None:
+    signs = unit_noise((8, 512, 384), "rademacher", generator(torch.device("cpu"), 0))
+    x = 0.0123 * signs
+    exact = x.double().square().sum((1, 2), keepdim=True).sqrt()
+    torch.testing.assert_close(l2(x, (1, 2)).double(), exact, rtol=1e-6, atol=0)
+
+
 def test_what_float32_cannot_represent_is_no_mismatch() -> None:
     """The largest of a few values, clipped to one that is nearly as large."""
     x = torch.randn(1, 400, generator=torch.Generator().manual_seed(0))

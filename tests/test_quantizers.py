@@ -131,7 +131,7 @@ def test_a_group_size_that_does_not_divide_is_refused(kind: str) -> None:
         quantize(gaussian(), bits=3, group_size=48, **options)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(2, 8), st.sampled_from([4, 16, "row", "tensor"]), st.booleans(), st.integers(0, 999)
 )
@@ -143,7 +143,7 @@ def test_rtn_is_idempotent(bits: int, group_size: int | str, symmetric: bool, se
     torch.testing.assert_close(dequantize(once), dequantize(twice), rtol=1e-6, atol=0)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 6), st.booleans(), st.floats(-1, 1), st.integers(0, 999))
 def test_rtn_takes_the_nearest_level(bits: int, symmetric: bool, shift: float, seed: int) -> None:
     """By brute force over the whole grid, for groups that lie on one side of zero too."""
