@@ -54,7 +54,7 @@ def test_the_default_study_is_valid_and_its_sources_are_there(
 
 @pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_study_file_in_config_is_valid(file: Path) -> None:
-    merged = study_config._merge(study_config._read(DEFAULT), study_config._read(file))
+    merged = study_config.merge_layers([DEFAULT, file], {})
     Study.model_validate(merged)  # not load_study: its model may not be on this machine
 
 
@@ -194,13 +194,21 @@ def test_models_methods_and_documents_replace_and_other_sections_merge(project: 
     assert (study.engine.batch_size, study.engine.threads) == (2, 2)
 
 
+def test_the_perturbations_of_the_default_are_its_own(project: Path) -> None:
+    assert load_study(Path("config.yaml")).perturbation
+    assert not load("study: other").perturbation
+    named = load("perturbation: {reference: nf3}").perturbation
+    assert (named.reference, named.documents) == ("nf3", 64)
+
+
 def test_overrides_come_last(project: Path) -> None:
     study = load("seed: 1\nengine: {threads: 1}", seed=2, engine={"batch_size": 3})
     assert (study.seed, study.engine.threads, study.engine.batch_size) == (2, 1, 3)
 
 
 def test_the_default_given_again_as_a_study_file_changes_nothing(project: Path) -> None:
-    assert load_study(Path("config.yaml"), Path("./config.yaml")) == load()
+    default = load_study(Path("config.yaml"))
+    assert load_study(Path("config.yaml"), Path("./config.yaml")) == default
 
 
 def test_the_resolved_config_is_the_same_study(project: Path) -> None:

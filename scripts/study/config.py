@@ -2,7 +2,8 @@
 
 `config.yaml` is the default study and states every key. A study file in `config/` holds only what
 differs. `models`, `methods` and the sections of texts of a study file replace the default's whole
-(otherwise a study could only ever add to the demo's); all other sections are merged key by key.
+(otherwise a study could only ever add to the demo's); all other sections are merged key by key, but
+for the default's optional stages, which a study file must ask for itself.
 
 The JSON schema in `config/schema.json` is generated from the classes here, in
 `study.sections` and in `study.methods`, by `scripts/study/schema.py`.
@@ -53,6 +54,8 @@ from study.sections import (
 )
 
 REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
+NOT_INHERITED = ("perturbation", "simulation")
+"""Optional stages of the default study that a study file has only if it names them."""
 RESULT_FOLDERS = ("models", "documents", "logs", "benchmarks")
 """Folders of `results/` that every study shares, so no study may have their name."""
 
@@ -301,7 +304,8 @@ def load_study(
 
     Args:
         default: `config.yaml`.
-        files: study files; the sections of `REPLACED_WHOLE` in one replace what came before.
+        files: study files; the sections of `REPLACED_WHOLE` in one replace what came before, and
+            where there is one, those of `NOT_INHERITED` in the default do not count.
         overrides: a last layer, such as Snakemake's `config` (it holds only what the user gave).
 
     Raises:
@@ -309,11 +313,8 @@ def load_study(
     """
     others = [Path(file) for file in files if Path(file).resolve() != default.resolve()]
     files = (default, *others)
-    merged: dict[str, Any] = {}
-    for layer in (*map(_read, files), overrides or {}):
-        merged = _merge(merged, layer)
     try:
-        study = Study.model_validate(merged)
+        study = Study.model_validate(merge_layers(files, overrides or {}))
     except ValidationError as error:
         problems = explain(error, json_schema())
     else:
@@ -322,6 +323,16 @@ def load_study(
         lines = [f"{_place(key, files)}{'.'.join(key)} {text}" for key, text in problems]
         raise InputError("the config cannot be used:\n" + "\n".join(lines))
     return study
+
+
+def merge_layers(files: Sequence[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the default and the study files and lay them over each other, then the overrides."""
+    merged, *layers = map(_read, files)
+    if layers:
+        merged = {key: value for key, value in merged.items() if key not in NOT_INHERITED}
+    for layer in (*layers, overrides):
+        merged = _merge(merged, layer)
+    return merged
 
 
 class _InOrder(GenerateJsonSchema):
