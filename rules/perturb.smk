@@ -53,7 +53,7 @@ rule analyze_perturbation:
         **({"sets": table("perturbation_sets", "Perturbation")} if STUDY.evaluation else {}),
         effects=table("perturbation", "Perturbation"),
         interaction=table("interaction", "Perturbation"),
-        sensitivity=table("sensitivity", "Perturbation"),
+        **({"sensitivity": table("sensitivity", "Perturbation")} if PERTURBED.sensitivity else {}),
         agreement=table("perturbation_agreement", "Perturbation"),
         markdown=f"{TABLES}/perturbation.md",
     log:
@@ -68,6 +68,9 @@ rule analyze_perturbation:
         methods=" ".join(STUDY.methods),
         settings=as_json(STUDY.bootstrap.model_dump()),
         seed=f"--seed {STUDY.seed}",
+        sensitivity=lambda w, output: (
+            f"--sensitivity {output.sensitivity}" if PERTURBED.sensitivity else ""
+        ),
         sets=lambda w, input, output: (
             f"--evaluation {input.evaluation} --sets {output.sets}" if STUDY.evaluation else ""
         ),
@@ -80,7 +83,7 @@ rule analyze_perturbation:
         "--scores {input.scores} --norms {input.norms} --errors {input.errors} "
         "--methods {params.methods} --settings {params.settings:q} {params.seed} "
         "--effects {output.effects} --interaction {output.interaction} "
-        "--sensitivity {output.sensitivity} --agreement {output.agreement} "
+        "{params.sensitivity} --agreement {output.agreement} "
         "--markdown {output.markdown} {params.sets} 2>&1 | tee {log}"
 
 
@@ -88,15 +91,15 @@ rule plot_perturbation:
     input:
         effects=f"{TABLES}/perturbation.csv",
         interaction=f"{TABLES}/interaction.csv",
-        sensitivity=f"{TABLES}/sensitivity.csv",
         agreement=f"{TABLES}/perturbation_agreement.csv",
+        **({"sensitivity": f"{TABLES}/sensitivity.csv"} if PERTURBED.sensitivity else {}),
     output:
         intensity=figure("perturbation_intensity", "Perturbation"),
         distribution=figure("perturbation_distribution", "Perturbation"),
         clipping=figure("clipping", "Perturbation"),
         interaction=figure("interaction", "Perturbation"),
-        sensitivity=figure("sensitivity", "Perturbation"),
         agreement=figure("perturbation_agreement", "Perturbation"),
+        **({"sensitivity": figure("sensitivity", "Perturbation")} if PERTURBED.sensitivity else {}),
     log:
         f"{TABLES}/logs/plot_perturbation.log",
     benchmark:
@@ -104,21 +107,27 @@ rule plot_perturbation:
     params:
         code=code("plot_perturbation.py", "analysis"),
         methods=METHODS,
+        sensitivity=lambda w, input, output: (
+            f"--sensitivity {input.sensitivity} --sensitivity-figure {output.sensitivity}"
+            if PERTURBED.sensitivity
+            else ""
+        ),
     conda:
         environment("analysis")
     message:
         "Draw what perturbations of {wildcards.model} did"
     shell:
         "python scripts/plot_perturbation.py --effects {input.effects} "
-        "--interaction {input.interaction} --sensitivity {input.sensitivity} "
-        "--agreement {input.agreement} --methods {params.methods:q} "
+        "--interaction {input.interaction} --agreement {input.agreement} "
+        "--methods {params.methods:q} "
         "--intensity-figure {output.intensity} --distribution-figure {output.distribution} "
         "--clipping-figure {output.clipping} --interaction-figure {output.interaction} "
-        "--sensitivity-figure {output.sensitivity} --agreement-figure {output.agreement} "
-        "2>&1 | tee {log}"
+        "--agreement-figure {output.agreement} {params.sensitivity} 2>&1 | tee {log}"
 
 
 MODEL_RESULTS.append("perturbation.md")
 CLAIM_TABLES.extend(["perturbation_scores.parquet", "perturbation.csv"])
 COMPARED_TABLES.extend(["perturbation_scores.parquet", "perturbation.csv"])
-ANSWER_TABLES.extend(["perturbation.csv", "sensitivity.csv", "perturbation_agreement.csv"])
+ANSWER_TABLES.extend(["perturbation.csv", "perturbation_agreement.csv"])
+if PERTURBED.sensitivity:
+    ANSWER_TABLES.append("sensitivity.csv")

@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, required=True, help="seed of the resamples")
     parser.add_argument("--effects", type=Path, required=True, help="table to write")
     parser.add_argument("--interaction", type=Path, required=True, help="table to write")
-    parser.add_argument("--sensitivity", type=Path, required=True, help="table to write")
+    parser.add_argument("--sensitivity", type=Path, help="table to write, where there is any")
     parser.add_argument("--agreement", type=Path, required=True, help="table to write")
     parser.add_argument("--markdown", type=Path, required=True, help="page to write")
     parser.add_argument("--evaluation", type=Path, help="scores on evaluation sets, if any")
@@ -64,7 +64,8 @@ def main() -> None:
         arguments.agreement: agreement_table(everywhere, errors, arguments.methods, settings, seed),
     }
     for path, each in tables.items():
-        write_csv(path, each)
+        if path:
+            write_csv(path, each)
     about = arguments.model, arguments.reference, arguments.activation_bits
     write_text(arguments.markdown, perturbation_markdown(*tables.values(), *about))
     if arguments.evaluation:

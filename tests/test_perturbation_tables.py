@@ -201,9 +201,6 @@ def test_words_say_what_the_intervals_say(tables: dict) -> None:
         tables["agreement"], "demo"
     )
     assert "`up_proj` (80 % of the sum" in sensitivity_answer(tables["sensitivity"], "demo")
-    assert "perturbation.sensitivity is false" in sensitivity_answer(
-        tables["sensitivity"].iloc[:0], "demo"
-    )
     page = perturbation_markdown(*tables.values(), "demo", "rtn3", 8)
     assert "| weights | gaussian | M+ | tensor | 0.100 |" in page
     assert "| weights | 0.1 % | clip | 0.100 |" in page

@@ -174,8 +174,6 @@ def sensitivity(table: pd.DataFrame) -> "Figure":
     Args:
         table: rows of sensitivity.csv.
     """
-    if table.empty:
-        return plotting.message("Single projections were not perturbed.")
     measures = {
         "error": "as quantized:\nerror [nats per token]",
         "error_per_squared_norm": "at equal norm:\nerror per squared norm of the noise",

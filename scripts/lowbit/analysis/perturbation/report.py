@@ -124,8 +124,6 @@ def sensitivity_answer(sensitivity: pd.DataFrame, folder: str) -> str:
     Args:
         sensitivity: rows of sensitivity.csv.
     """
-    if sensitivity.empty:
-        return "*Which weights are sensitive?* Not measured: perturbation.sensitivity is false."
     kinds = by_kind(sensitivity).query("over == 'projection'")
     quantized = kinds.loc[kinds["error"].idxmax()]
     equal = kinds.loc[kinds["error_per_squared_norm"].idxmax()]
