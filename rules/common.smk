@@ -12,6 +12,7 @@ import shlex
 
 from lowbit.errors import InputError
 from lowbit.files import sha256, write_json
+from lowbit.inputs.models import pinned
 from lowbit.names import FULL
 from study.config import load_study
 from study.digest import code_digest, environment_digest

@@ -10,7 +10,7 @@ rule fetch_model:
         f"{SHARED}/benchmarks/fetch_model.tsv"
     params:
         code=code("fetch_model.py", "core"),
-        source=lambda w: STUDY.models[PATHS.plain_name(w.model)].source,
+        source=lambda w: pinned(STUDY.models[PATHS.plain_name(w.model)].source),
         demo=DEMO_MODEL,
     conda:
         environment("core")

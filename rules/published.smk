@@ -25,7 +25,7 @@ if PUBLISHED:
             mem_mb=4000,
         params:
             code=code("read_checkpoint.py", "core"),
-            source=lambda w: STUDY.methods[PATHS.plain_name(w.method)].quantized,
+            source=lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized),
             threads=f"--threads {THREADS}",
             device=f"--device {STUDY.engine.device}",
         conda:

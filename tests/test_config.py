@@ -307,7 +307,10 @@ MISTAKES = {
     "study named as a shared folder": ("study: models", ["study", "results/models"]),
     "unknown source": (
         "models: {m: {source: s3://x}}",
-        ["models.m.source", "'s3://x' is not a known source; write demo or path:<directory>"],
+        [
+            "models.m.source",
+            "'s3://x' is not a known source; write demo or hub:<repo>@<revision> or path:",
+        ],
     ),
     "source without path": (
         "models: {m: {source: 'path:'}}",

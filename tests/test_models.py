@@ -173,7 +173,11 @@ def test_code_that_comes_with_a_model_is_never_run(llama_directory: Path) -> Non
     ("source", "told"),
     [
         ("path:nowhere", "path:nowhere does not exist"),
-        ("hub:x/y@main", "'hub:x/y@main' is not a known source; write demo or path:<directory>"),
+        (
+            "s3:x/y",
+            "is not a known source; write demo or hub:<repo>@<revision> or path:<directory>",
+        ),
+        ("hub:x/y", "hub:x/y has no revision; write hub:x/y@main"),
         ("demo:x", "write demo"),
         ("path", "write path:<directory>"),
         ("demo", "the embedded demo is not at missing; restore it with git checkout missing"),

@@ -30,6 +30,7 @@ from lowbit.downstream.buckets import MINIMUM_ITEMS
 from lowbit.errors import InputError
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
+from lowbit.inputs.hub import Listing
 from lowbit.names import FULL
 from study.messages import Key, explain, line_of
 from study.methods import AnyMethod, Method
@@ -56,7 +57,7 @@ from study.sections import (
 REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
 NOT_INHERITED = ("perturbation", "simulation")
 """Optional stages of the default study that a study file has only if it names them."""
-RESULT_FOLDERS = ("models", "documents", "logs", "benchmarks")
+RESULT_FOLDERS = ("models", "documents", "hub", "logs", "benchmarks")
 """Folders of `results/` that every study shares, so no study may have their name."""
 
 
@@ -275,9 +276,9 @@ class Study(BaseModel):
         """Name of a method's calibration set: its own, or the first."""
         return self.methods[method].calibration or next(iter(self.calibration))
 
-    def model_directory(self, name: str) -> Path:
-        """Directory of a model with a local source."""
-        return model_sources.locate_model(self.models[name].source, DEMO_MODEL)
+    def model_outline(self, name: str) -> Path | Listing:
+        """A model's local directory, or what the hub lists of it."""
+        return model_sources.outline_model(self.models[name].source, DEMO_MODEL)
 
     def document_path(self) -> Path:
         """File or folder of documents with a local source."""
@@ -410,11 +411,11 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
     yield from _check_task_files(study)
     for name in study.models:
         try:
-            directory = study.model_directory(name)
-            model_sources.model_files(directory)
-            model_sources.read_architecture(directory)
-            config = model_sources.read_config(directory)
-            linears = model_sources.block_linears(directory)
+            outline = study.model_outline(name)
+            model_sources.model_files(outline)
+            model_sources.read_architecture(outline)
+            config = model_sources.read_config(outline)
+            linears = model_sources.block_linears(outline)
         except InputError as error:
             yield ("models", name, "source"), f"cannot be used: {error}"
             continue

@@ -21,7 +21,8 @@ from pydantic import (
 )
 
 from lowbit.errors import InputError
-from lowbit.quantization.published.description import describe_checkpoint, locate_checkpoint
+from lowbit.inputs.hub import Listing
+from lowbit.quantization.published.description import describe_checkpoint, outline_checkpoint
 from study.sections import section_settings
 
 BITSANDBYTES_BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -350,7 +351,8 @@ class Published(Method):
     quantizer: Literal["published"] = "published"
     """Need not be written: `quantized` says so."""
     quantized: str
-    """`path:<directory>` of a checkpoint by GPTQ, AWQ, compressed-tensors, bitsandbytes or HQQ."""
+    """`path:<directory>` or `hub:<repo>@<revision>` of a checkpoint by GPTQ, AWQ,
+    compressed-tensors, bitsandbytes or HQQ."""
     bits: int = 4
     """Read from the checkpoint's config.json; leave it out."""
     group_size: int | Literal["row", "tensor"] = 128
@@ -364,7 +366,7 @@ class Published(Method):
         if not isinstance(given, dict) or not isinstance(given.get("quantized"), str):
             return given
         try:
-            found = describe_checkpoint(locate_checkpoint(given["quantized"]))
+            found = describe_checkpoint(outline_checkpoint(given["quantized"]))
         except InputError as error:
             raise ValueError(f"cannot be used: {error}") from None
         found = {**found, "family": found["quantizer"], "quantizer": "published"}
@@ -373,9 +375,9 @@ class Published(Method):
                 raise ValueError(f"has {key} {given[key]!r}, but the checkpoint {found[key]!r}")
         return {**given, **found}
 
-    def checkpoint_directory(self) -> Path:
-        """Where the checkpoint is."""
-        return locate_checkpoint(self.quantized)
+    def checkpoint(self) -> Path | Listing:
+        """Its local directory, or what the hub lists of it."""
+        return outline_checkpoint(self.quantized)
 
     def described(self) -> dict[str, Any]:
         """What analyses read: the checkpoint's own quantizer."""

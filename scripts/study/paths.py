@@ -270,17 +270,18 @@ class Fingerprints:
             return {}  # only a cache: what is not there is computed again
 
     def of_model(self, study: Study, name: str) -> Any:
-        """Names and hashes of a local model's files, or the source's text where it is pinned."""
-        source = study.models[name].source
-        if not find_source(source, model_sources.SOURCES)[0].local:
-            return source
-        directory = study.model_directory(name)
-        return self.of_files(directory, model_sources.model_files(directory))
+        """Names and hashes of a local model's files, or repository and commit of one on the hub."""
+        outline = study.model_outline(name)
+        if not isinstance(outline, Path):
+            return outline.address
+        return self.of_files(outline, model_sources.model_files(outline))
 
     def of_checkpoint(self, method: Published) -> Any:
-        """Names and hashes of a published checkpoint's files."""
-        directory = method.checkpoint_directory()
-        return self.of_files(directory, checkpoint_files(directory))
+        """The same of a published checkpoint."""
+        outline = method.checkpoint()
+        if not isinstance(outline, Path):
+            return outline.address
+        return self.of_files(outline, checkpoint_files(outline))
 
     def of_documents(self, source: str, locate: Callable[[], Path]) -> Any:
         """Names and hashes of local document files, or the source's text where it is pinned."""

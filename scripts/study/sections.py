@@ -115,7 +115,8 @@ class Model(BaseModel):
     model_config = section_settings({"source": "demo"})
 
     source: Annotated[str, AfterValidator(lambda text: _check_source(text, model_sources.SOURCES))]
-    """`demo` (embedded in the repository) or `path:<directory>` (Hugging Face format)."""
+    """`demo` (embedded in the repository), `path:<directory>` (Hugging Face format) or
+    `hub:<repo>@<revision>`, best with a commit as revision; a branch is resolved once and held."""
     family: Name | None = None
     """What its sizes are compared within; without it the architecture's name, such as `llama`."""
     step: Annotated[int, Field(ge=0)] | None = None

@@ -1,27 +1,36 @@
-"""Hugging Face model directories: finding the files that matter and checking them before use.
+"""Hugging Face models: finding the files that matter and checking them before use.
 
-What a config check needs (`locate_model`, `model_files`, `block_linears`, `context_length`) uses
-the standard library only; what reads weights or runs the tokenizer imports torch or transformers
-inside its function.
+What a config check needs (`outline_model`, `model_files`, `block_linears`, `context_length`) uses
+the standard library only, and fetches no weights of a model that is on the hub; what reads weights
+or runs the tokenizer imports torch or transformers inside its function.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.engine.roles import find_architecture
 from lowbit.errors import InputError
-from lowbit.files import read_json, sha256
-from lowbit.inputs.header import read_header
+from lowbit.files import sha256
+from lowbit.inputs import hub
+from lowbit.inputs.model_files import ModelFiles, files_of
 from lowbit.inputs.sources import Source, embedded, find_source, on_disk
 from lowbit.inputs.tokenizer import VOCABULARY_FILES, find_start_token, load_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+def _from_hub(argument: str, demo: Path) -> Path:
+    """The snapshot of a model of the hub in the Hugging Face cache, downloaded where needed."""
+    address = hub.parse(argument, hub.MODEL)
+    listed = hub.listing(address)
+    return hub.download(address, model_files(listed), listed)
+
+
 SOURCES: dict[str, Source] = {
     "demo": Source("demo", embedded, local=True),
+    "hub": Source("hub:<repo>@<revision>", _from_hub, local=False),
     "path": Source("path:<directory>", on_disk, local=True),
 }
 
@@ -55,69 +64,76 @@ def locate_model(source: str, demo: Path) -> Path:
     return directory
 
 
-def model_files(directory: Path) -> list[str]:
+def outline_model(source: str, demo: Path) -> Path | hub.Listing:
+    """Return what a config check looks at: a local directory, or what the hub lists.
+
+    Raises:
+        InputError: unknown kind of source, nothing there, or the hub cannot be asked.
+    """
+    kind, argument = find_source(source, SOURCES)
+    if kind.local:
+        return locate_model(source, demo)
+    return hub.listing(hub.parse(argument, hub.MODEL))
+
+
+def pinned(source: str) -> str:
+    """The source of a model or checkpoint, on the hub with its commit for a branch."""
+    kind, argument = find_source(source, SOURCES)
+    return source if kind.local else hub.listing(hub.parse(argument, hub.MODEL)).address
+
+
+def model_files(place: Path | ModelFiles) -> list[str]:
     """Names of the files that make up the model, sorted; everything else there is ignored.
 
     Raises:
         InputError: no config.json, no tokenizer, no safetensors weights, or a missing shard.
     """
-    if not (directory / "config.json").is_file():
-        raise InputError(f"{directory} is not a Hugging Face model: it has no config.json")
-    if not any((directory / name).is_file() for name in VOCABULARY_FILES):
+    files = files_of(place)
+    if "config.json" not in files:
+        raise InputError(f"{files} is not a Hugging Face model: it has no config.json")
+    if not any(name in files for name in VOCABULARY_FILES):
         raise InputError(
-            f"{directory} has no tokenizer; copy the model's tokenizer.json and "
+            f"{files} has no tokenizer; copy the model's tokenizer.json and "
             f"tokenizer_config.json there (one of {', '.join(VOCABULARY_FILES)} is needed)"
         )
-    weights = weight_files(directory)
-    if (directory / WEIGHTS_INDEX).is_file() and weights != [SINGLE_WEIGHTS]:
+    weights = weight_files(files)
+    if WEIGHTS_INDEX in files and weights != [SINGLE_WEIGHTS]:
         weights = [WEIGHTS_INDEX, *weights]
-    optional = ("generation_config.json", *TOKENIZER_FILES)
-    present = [name for name in optional if (directory / name).is_file()]
+    present = [name for name in ("generation_config.json", *TOKENIZER_FILES) if name in files]
     return sorted({"config.json", *weights, *present})
 
 
-def weight_files(directory: Path) -> list[str]:
+def weight_files(place: Path | ModelFiles) -> list[str]:
     """Names of the safetensors files that hold the weights, as transformers would choose them.
 
     Raises:
         InputError: there are none (pickle weights are never read), or a shard is missing.
     """
-    if (directory / SINGLE_WEIGHTS).is_file():
+    files = files_of(place)
+    if SINGLE_WEIGHTS in files:
         return [SINGLE_WEIGHTS]
-    if not (directory / WEIGHTS_INDEX).is_file():
-        pickles = sorted(
-            path.name for path in directory.iterdir() if path.suffix in PICKLE_SUFFIXES
-        )
+    if WEIGHTS_INDEX not in files:
+        pickles = [name for name in files.names() if Path(name).suffix in PICKLE_SUFFIXES]
         if pickles:
             raise InputError(
-                f"{directory} has only pickle weights ({', '.join(pickles)}), which can run code "
+                f"{files} has only pickle weights ({', '.join(pickles)}), which can run code "
                 "when they are read; load the model once where you trust it and write it with "
                 "save_pretrained(directory, safe_serialization=True)"
             )
-        raise InputError(
-            f"{directory} has no weights: neither {SINGLE_WEIGHTS} nor {WEIGHTS_INDEX}"
-        )
-    shards = sorted(set(_json(directory / WEIGHTS_INDEX)["weight_map"].values()))
-    missing = [name for name in shards if not (directory / name).is_file()]
+        raise InputError(f"{files} has no weights: neither {SINGLE_WEIGHTS} nor {WEIGHTS_INDEX}")
+    shards = sorted(set(files.json(WEIGHTS_INDEX)["weight_map"].values()))
+    missing = [name for name in shards if name not in files]
     if missing:
         raise InputError(
-            f"{directory} lacks {len(missing)} of the {len(shards)} weight files that "
+            f"{files} lacks {len(missing)} of the {len(shards)} weight files that "
             f"{WEIGHTS_INDEX} lists: {', '.join(missing)}; copy or download them again"
         )
     return shards
 
 
-def _json(path: Path) -> Any:
-    """Read JSON; a broken file is the user's, not ours."""
-    try:
-        return read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); copy or download it again") from None
-
-
-def read_config(directory: Path) -> dict[str, Any]:
+def read_config(place: Path | ModelFiles) -> dict[str, Any]:
     """Read config.json."""
-    return _json(directory / "config.json")
+    return files_of(place).json("config.json")
 
 
 def context_length(config: dict[str, Any]) -> int | None:
@@ -127,15 +143,15 @@ def context_length(config: dict[str, Any]) -> int | None:
     return config.get("max_position_embeddings")
 
 
-def block_linears(directory: Path) -> list[tuple[str, int, int]]:
+def block_linears(place: Path | ModelFiles) -> list[tuple[str, int, int]]:
     """Matrices inside numbered decoder blocks: `(name with * for the number, outputs, inputs)`.
 
     These are what quantizers work on; embeddings and output head have no number in their name.
     Read from the safetensors headers, so that no table of widths per architecture is needed.
     """
-    found = set()
-    for name in weight_files(directory):
-        for tensor, entry in read_header(directory / name).items():
+    files, found = files_of(place), set()
+    for name in weight_files(files):
+        for tensor, entry in files.header(name).items():
             numbered = re.sub(r"\.\d+\.", ".*.", "." + tensor)[1:]
             if "*" in numbered and tensor.endswith(".weight") and len(entry["shape"]) == 2:
                 found.add((numbered.removesuffix(".weight"), *entry["shape"]))
@@ -178,16 +194,16 @@ def _describe_file(path: Path) -> dict[str, Any]:
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
-def read_architecture(directory: Path) -> str:
+def read_architecture(place: Path | ModelFiles) -> str:
     """The Hugging Face class that the model was saved from, such as `LlamaForCausalLM`.
 
     Raises:
         InputError: none or several are named, or one without an entry in `lowbit.engine.roles`.
     """
-    names = read_config(directory).get("architectures") or []
+    names = read_config(place).get("architectures") or []
     if len(names) != 1:
         raise InputError(
-            f'{directory / "config.json"} must name one class in "architectures", such as '
+            f'{files_of(place)}/config.json must name one class in "architectures", such as '
             f'["LlamaForCausalLM"]; it has {names}'
         )
     find_architecture(names[0])

@@ -5,8 +5,8 @@ which is imported only where the hub is asked.
 """
 
 from lowbit.inputs.hub.address import DATASET, MODEL, Address, parse
-from lowbit.inputs.hub.download import download
-from lowbit.inputs.hub.listing import FOLDER, File, Listing, listing, matching
+from lowbit.inputs.hub.downloads import download
+from lowbit.inputs.hub.listings import FOLDER, File, Listing, listing, matching
 
 __all__ = [
     "DATASET",

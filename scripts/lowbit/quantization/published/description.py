@@ -5,11 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from lowbit.errors import InputError
-from lowbit.files import read_json
+from lowbit.inputs import hub
+from lowbit.inputs.model_files import ModelFiles, files_of
 from lowbit.inputs.models import SINGLE_WEIGHTS, WEIGHTS_INDEX, read_config, weight_files
 from lowbit.inputs.sources import Source, find_source, on_disk
 
-SOURCES: dict[str, Source] = {"path": Source("path:<directory>", on_disk, local=True)}
+
+def _from_hub(argument: str, demo: Path) -> Path:
+    """The snapshot of a checkpoint in the Hugging Face cache, downloaded where needed."""
+    address = hub.parse(argument, hub.MODEL)
+    listed = hub.listing(address)
+    return hub.download(address, checkpoint_files(listed), listed)
+
+
+SOURCES: dict[str, Source] = {
+    "hub": Source("hub:<repo>@<revision>", _from_hub, local=False),
+    "path": Source("path:<directory>", on_disk, local=True),
+}
 
 FAMILIES = ("gptq", "awq", "compressed-tensors", "bitsandbytes", "hqq")
 """Formats that are read, as `quantization_config.quant_method` names them."""
@@ -33,71 +45,85 @@ def locate_checkpoint(source: str) -> Path:
     return directory
 
 
-def checkpoint_files(directory: Path) -> list[str]:
+def outline_checkpoint(source: str) -> Path | hub.Listing:
+    """Return what a config check looks at: a local directory, or what the hub lists.
+
+    Raises:
+        InputError: unknown kind of source, nothing there, or the hub cannot be asked.
+    """
+    kind, argument = find_source(source, SOURCES)
+    if kind.local:
+        return locate_checkpoint(source)
+    return hub.listing(hub.parse(argument, hub.MODEL))
+
+
+def checkpoint_files(place: Path | ModelFiles) -> list[str]:
     """Names of the files that a quantized checkpoint is read from.
 
     Raises:
         InputError: no config.json, or no safetensors weights (pickled ones are never read).
     """
-    if not (directory / "config.json").is_file():
-        raise InputError(f"{directory} is not a Hugging Face model: it has no config.json")
-    beside = [name for name in (WEIGHTS_INDEX, OLD_CONFIG) if (directory / name).is_file()]
-    return ["config.json", *beside, *weight_names(directory)]
+    files = files_of(place)
+    if "config.json" not in files:
+        raise InputError(f"{files} is not a Hugging Face model: it has no config.json")
+    beside = [name for name in (WEIGHTS_INDEX, OLD_CONFIG) if name in files]
+    return ["config.json", *beside, *weight_names(files)]
 
 
-def weight_names(directory: Path) -> list[str]:
+def weight_names(place: Path | ModelFiles) -> list[str]:
     """Names of the safetensors files, as transformers would choose them; or the only one there.
 
     AutoGPTQ names its file after its settings: `gptq_model-4bit-128g.safetensors`.
     """
-    named = [directory / name for name in (SINGLE_WEIGHTS, WEIGHTS_INDEX)]
-    files = sorted(path.name for path in directory.glob("*.safetensors"))
-    if len(files) == 1 and not any(path.is_file() for path in named):
-        return files
-    return weight_files(directory)
+    files = files_of(place)
+    found = [name for name in files.names() if name.endswith(".safetensors")]
+    if len(found) == 1 and not any(name in files for name in (SINGLE_WEIGHTS, WEIGHTS_INDEX)):
+        return found
+    return weight_files(files)
 
 
-def quantization_config(directory: Path) -> dict[str, Any]:
+def quantization_config(place: Path | ModelFiles) -> dict[str, Any]:
     """The `quantization_config` of config.json, its `quant_method` one of `FAMILIES`.
 
     Raises:
         InputError: there is none, or its format is not read here.
     """
-    place, config = directory / "config.json", read_config(directory)
+    files = files_of(place)
+    config, named = read_config(files), f"{files}/config.json"
     found = config.get("quantization_config") or config.get("compression_config")
-    if found is None and (directory / OLD_CONFIG).is_file():
-        found = {"quant_method": "gptq"} | read_json(directory / OLD_CONFIG)
+    if found is None and OLD_CONFIG in files:
+        found = {"quant_method": "gptq"} | files.json(OLD_CONFIG)
     if not isinstance(found, dict):
         raise InputError(
-            f"{place} has no quantization_config: this is no quantized checkpoint, or one of a "
+            f"{named} has no quantization_config: this is no quantized checkpoint, or one of a "
             f"library that does not say how it was quantized. Read are {', '.join(FAMILIES)}"
         )
     family = found.get("quant_method")
     if family == "exl3":
         raise InputError(
-            f"{place}: EXL3 is not read; its trellis codes only come apart in exllamav3's own "
+            f"{named}: EXL3 is not read; its trellis codes only come apart in exllamav3's own "
             f"kernels. Read are {', '.join(FAMILIES)}"
         )
     if family not in FAMILIES:
         raise InputError(
-            f"{place}: quant_method {family!r} is not read, only {', '.join(FAMILIES)}"
+            f"{named}: quant_method {family!r} is not read, only {', '.join(FAMILIES)}"
         )
     return found
 
 
-def describe_checkpoint(directory: Path) -> dict[str, Any]:
+def describe_checkpoint(place: Path | ModelFiles) -> dict[str, Any]:
     """Return `quantizer` (the family), `bits` and `group_size` of the most quantized layers.
 
     Raises:
         InputError: config.json does not say.
     """
-    config = quantization_config(directory)
+    config = quantization_config(place)
     family = config["quant_method"]
     try:
         bits, group_size = _DESCRIBED[family](config)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{directory / 'config.json'}: quantization_config does not say how many bits and "
+            f"{files_of(place)}/config.json: quantization_config does not say how many bits and "
             f"which group size ({family}; {error!r}); copy or download it again"
         ) from error
     return {"quantizer": family, "bits": bits, "group_size": group_size}

@@ -16,7 +16,7 @@ from lowbit.errors import InputError
 from lowbit.files import read_json, write_json
 from lowbit.inputs.header import read_header
 from lowbit.inputs.hub.address import COMMIT, MODEL, Address
-from lowbit.inputs.hub.download import cached_file, download, storage
+from lowbit.inputs.hub.downloads import cached_file, download, storage
 from lowbit.inputs.hub.problems import explained, retried
 
 FOLDER = Path("results/hub")
@@ -51,6 +51,24 @@ class Listing:
     """Of a model: the content of `SETTINGS`, by file."""
     headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of a model: safetensors file -> tensor -> `dtype` and `shape`."""
+
+    def __str__(self) -> str:
+        return self.address
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def names(self) -> list[str]:
+        """Names of the files that are not in a subfolder, sorted."""
+        return sorted(name for name in self.files if "/" not in name)
+
+    def json(self, name: str) -> Any:
+        """The content of one of `SETTINGS`."""
+        return self.settings[name]
+
+    def header(self, name: str) -> Mapping[str, Any]:
+        """Tensors of a safetensors file: name -> `dtype` and `shape`."""
+        return self.headers[name]
 
     @property
     def config(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lowbit.inputs.hub.address import Address
 from lowbit.inputs.hub.problems import explained, retried
 
 if TYPE_CHECKING:
-    from lowbit.inputs.hub.listing import File, Listing
+    from lowbit.inputs.hub.listings import File, Listing
 
 
 def storage(address: Address) -> Path:
