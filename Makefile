@@ -3,7 +3,7 @@ STUDY ?= config.yaml
 ARGS ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-perturbation bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments .venv .envs/test .envs/bench_patching
+.PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-perturbation bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments test-hub .venv .envs/test .envs/test_hub .envs/bench_patching
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -56,6 +56,9 @@ report: study  ## put a finished study's figures and tables into one file, repor
 test: environments .envs/test  ## run all tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)
 
+test-hub: .venv .envs/test .envs/test_hub  ## test what comes from the hub, with a hub on this machine
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest tests/hub --numprocesses=2 $(ARGS)
+
 bench: .venv  ## measure the scorer against a plain forward and lm-evaluation-harness
 	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)
 
@@ -96,6 +99,9 @@ clean:  ## remove all results, keeping environments
 
 .envs/test:
 	$(call environment,test)
+
+.envs/test_hub:
+	$(call environment,test_hub)
 
 .envs/bench_patching:
 	$(call environment,bench_patching)
