@@ -37,10 +37,10 @@ def link_directory(link: Path, directory: Path) -> None:
 def main() -> None:
     """Check, then link, then record: a record without a usable model cannot be left behind."""
     arguments = parse_arguments()
-    from lowbit.inputs.models import locate_model, resolve
+    from lowbit.inputs.models import locate_model, pinned, resolve
 
     directory = locate_model(arguments.source, arguments.demo)
-    record = resolve(arguments.source, directory)
+    record = resolve(pinned(arguments.source), directory)
     link_directory(arguments.output.parent / "files", directory)
     write_json(arguments.output, record)
 

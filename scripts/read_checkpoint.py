@@ -29,6 +29,7 @@ def main() -> None:
 
     from lowbit.engine.loading import pick_device
     from lowbit.inputs.checkpoint import directory_of, load_model
+    from lowbit.inputs.models import pinned
     from lowbit.inputs.tokens import read_tokens
     from lowbit.quantization import quantized
     from lowbit.quantization.probe import check_probe
@@ -55,6 +56,7 @@ def main() -> None:
             "quantizer": described["quantizer"],
             "backend": "published",
             "settings": {key: described[key] for key in ("bits", "group_size")},
+            "checkpoint": pinned(arguments.source),
             "source": {name: sha256(directory / name) for name in checkpoint_files(directory)},
             "versions": published.versions,
             "seed": None,

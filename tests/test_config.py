@@ -312,6 +312,14 @@ MISTAKES = {
             "'s3://x' is not a known source; write demo or hub:<repo>@<revision> or path:",
         ],
     ),
+    "model on the hub without revision": (
+        "models:\n  m: {source: hub:owner/name}",
+        ["study.yaml:2: models.m.source cannot be used: hub:owner/name has no revision; write"],
+    ),
+    "checkpoint on the hub without revision": (
+        "methods:\n  a: {quantized: hub:x/y}\n  b: {quantizer: rtn, bits: 3, group_size: 32}",
+        ["study.yaml:2: methods.a", "cannot be used: hub:x/y has no revision; write"],
+    ),
     "source without path": (
         "models: {m: {source: 'path:'}}",
         ["models.m.source", "write path:<directory>"],

@@ -78,6 +78,7 @@ def test_a_model_is_fetched_checked_and_recorded(
     done = fetch(hub, f"{model}@main", project)
     assert done.returncode == 0, done.stderr
     record = read_json(project / "model/model.json")
+    assert record["source"] == f"{model}@{commit}"
     assert record["files"] == models.resolve("x", llama_directory)["files"]
     for name, file in record["files"].items():
         assert sha256(project / "model/files" / name) == file["sha256"]
