@@ -281,7 +281,7 @@ def refused(status: int, **headers: str) -> None:
         (401, {}, "is not there: .* has no model owner/name, or it is private.*HF_TOKEN"),
         (404, {"X_Error_Code": "RepoNotFound"}, "is not there: .* has no model owner/name"),
         (404, {"X_Error_Code": "RevisionNotFound"}, "no such revision; write a branch, tag or"),
-        (404, {"X_Error_Code": "EntryNotFound"}, "has no such file or folder; see"),
+        (404, {"X_Error_Code": "EntryNotFound"}, "has no such revision, file or folder; see"),
         (
             401,
             {"X_Error_Message": "Invalid credentials in Authorization header"},

@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PASSED_ON = ("content-type", "etag", "x-repo-commit", "x-error-code", "x-error-message", "link")
+PASSED_ON = (
+    "content-type",
+    "etag",
+    "link",
+    "location",
+    "x-error-code",
+    "x-error-message",
+    "x-repo-commit",
+)
 """Headers of an answer; its length is set here, and its encoding is none."""
 
 
@@ -114,11 +122,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
-        connection.request(self.command, self.path)
+        connection.request(self.command, self.path, headers={"Host": self.headers["Host"]})
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
         headers = {name: value for name in PASSED_ON if (value := answer.headers.get(name))}
+        if self.command == "HEAD":
+            headers["content-length"] = answer.headers.get("content-length", "0")
         return answer.status, headers, content
 
     def _answer(
@@ -127,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        if "content-length" not in headers:
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if fault and (fault.cut_after or fault.stall_after):
             self.wfile.write(content[: fault.cut_after or fault.stall_after])

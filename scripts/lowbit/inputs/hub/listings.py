@@ -207,7 +207,7 @@ def _ask(address: Address) -> Listing:
     wanted = [name for name in SETTINGS if name in files]
     folder = download(address, wanted, bare)
     settings = {name: _parsed(folder / name) for name in wanted}
-    headers = {name: _ask_header(address, name) for name in _weights(files, settings)}
+    headers = {name: _ask_header(address, name, files) for name in _weights(files, settings)}
     return Listing(bare.address, bare.commit, files, settings, headers)
 
 
@@ -245,12 +245,13 @@ def _weights(files: Mapping[str, File], settings: Mapping[str, Any]) -> list[str
     return sorted(set(chosen) & set(files))
 
 
-def _ask_header(address: Address, name: str) -> dict[str, Any]:
+def _ask_header(address: Address, name: str, files: Mapping[str, File]) -> dict[str, Any]:
     """Read a safetensors header from the hub, by its first bytes; from the cache where it is."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import SafetensorsParsingError
 
-    if cached := cached_file(address, name):
+    cached = cached_file(address, name)
+    if cached and cached.stat().st_size == files[name].bytes:
         return _shapes(read_header(cached))
 
     def ask() -> Any:

@@ -111,8 +111,8 @@ def _refusal(error: "HfHubHTTPError", address: Address) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"has no such revision; write a branch, tag or commit that {page} has"
     if isinstance(error, RemoteEntryNotFoundError):
-        return f"has no such file or folder; see {page}/tree/{address.revision}"
-    if isinstance(error, RepositoryNotFoundError):
+        return f"has no such revision, file or folder; see {page}/tree/main"
+    if isinstance(error, RepositoryNotFoundError) or (status == 401 and not get_token()):
         return (
             f"is not there: {constants.ENDPOINT} has no {kind} {address.repo}, or it is private. "
             "Check the name, or set HF_TOKEN to a token of an account that may read it"
