@@ -282,11 +282,7 @@ def refused(status: int, **headers: str) -> None:
         (404, {"X_Error_Code": "RepoNotFound"}, "is not there: .* has no model owner/name"),
         (404, {"X_Error_Code": "RevisionNotFound"}, "no such revision; write a branch, tag or"),
         (404, {"X_Error_Code": "EntryNotFound"}, "has no such revision, file or folder; see"),
-        (
-            401,
-            {"X_Error_Message": "Invalid credentials in Authorization header"},
-            "does not know the token that it was sent; set HF_TOKEN",
-        ),
+        (401, {"X_Error_Message": "Invalid"}, "is not there: .* or it is private.*HF_TOKEN"),
         (403, {"X_Error_Message": "Access to this resource is disabled."}, "has been disabled"),
         (429, {}, r"rate limit or quota is used up \(429\); wait some minutes, then run the same"),
         (429, {"Retry_After": "7"}, "wait 7 seconds, then run the same command"),
@@ -306,11 +302,23 @@ def test_each_refusal_is_told_in_one_line_without_the_token(
     assert "hf_secret" not in str(caught.value)
 
 
-def test_an_account_that_was_not_admitted_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "headers", "told"),
+    [
+        (403, {"X_Error_Code": "GatedRepo"}, "with the token in use: accept the licence at"),
+        (
+            401,
+            {"X_Error_Message": "Invalid credentials in Authorization header"},
+            "does not know the token that it was sent; set HF_TOKEN",
+        ),
+    ],
+)
+def test_a_token_that_does_not_help_is_told(
+    status: int, headers: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    expected = pytest.raises(InputError, match="with the token in use: accept the licence at")
-    with expected as caught, problems.explained(ADDRESS):
-        refused(403, X_Error_Code="GatedRepo")
+    with pytest.raises(InputError, match=told) as caught, problems.explained(ADDRESS):
+        refused(status, **headers)
     assert "hf_secret" not in str(caught.value)
 
 
