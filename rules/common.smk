@@ -11,14 +11,14 @@ import re
 import shlex
 
 from lowbit.errors import InputError
-from lowbit.files import sha256, write_json
+from lowbit.files import sha256
 from lowbit.inputs.models import pinned
 from lowbit.names import FULL
 from study.config import load_study
 from study.digest import code_digest, environment_digest
 from study.methods import Published
 from study.paths import paths_of, pattern
-from study.provenance import provenance
+from study.run_record import begin_run, end_run, place_jobs
 from study.sections import DEMO_CALIBRATION, DEMO_DOCUMENTS, DEMO_MODEL
 
 try:
@@ -76,6 +76,8 @@ shell.prefix(
 
 if workflow.is_main_process:
     print(f"study {STUDY.study}: results in {STUDY_FOLDER}/, first {STUDY_FOLDER}/summary.md", file=sys.stderr)
+elif workflow.remote_exec:
+    place_jobs(workflow)
 
 
 def code(script, environment, *modules):

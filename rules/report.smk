@@ -96,6 +96,13 @@ rule write_config:
         "printf %s {params.text:q} > {output} 2> {log}"
 
 
+onstart:
+    begin_run(workflow, STUDY)
+
+
 onsuccess:
-    benchmarks = [job.benchmark for job in workflow.dag.jobs if job.benchmark]
-    write_json(f"{STUDY_FOLDER}/provenance.json", provenance(benchmarks))
+    end_run(workflow, STUDY, PATHS, final_outputs())
+
+
+onerror:
+    end_run(workflow, STUDY, PATHS, final_outputs(), failed=True)

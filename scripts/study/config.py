@@ -57,7 +57,7 @@ from study.sections import (
 REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
 NOT_INHERITED = ("perturbation", "simulation")
 """Optional stages of the default study that a study file has only if it names them."""
-RESULT_FOLDERS = ("models", "documents", "hub", "logs", "benchmarks")
+RESULT_FOLDERS = ("models", "documents", "hub", "logs", "benchmarks", "provenance")
 """Folders of `results/` that every study shares, so no study may have their name."""
 
 

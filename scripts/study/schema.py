@@ -1,4 +1,4 @@
-"""Write `config/schema.json` from the config's models: `python scripts/study/schema.py`."""
+"""Write the JSON schemas of config and provenance: `python scripts/study/schema.py`."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,11 @@ sys.path.insert(0, str(ROOT / "scripts"))  # run by hand: Python put only this f
 from lowbit.files import write_json  # noqa: E402
 from study.config import REPLACED_WHOLE, json_schema  # noqa: E402
 from study.methods import METHODS  # noqa: E402
+from study.provenance import Provenance  # noqa: E402
 
 SCHEMA = ROOT / "config" / "schema.json"
+PROVENANCE_SCHEMA = ROOT / "scripts" / "study" / "provenance.schema.json"
+DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
 def schema() -> dict[str, Any]:
@@ -27,8 +30,14 @@ def schema() -> dict[str, Any]:
             schema["$defs"][field["$ref"].rsplit("/", 1)[1]].pop("required")
     for method in METHODS:
         schema["$defs"][method.__name__]["properties"]["bits"]["enum"] = list(method.BITS)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return DIALECT | schema
+
+
+def provenance_schema() -> dict[str, Any]:
+    """JSON schema of `results/<study>/provenance.json`, which explains every key."""
+    return DIALECT | Provenance.model_json_schema(mode="serialization")
 
 
 if __name__ == "__main__":
     write_json(SCHEMA, schema())
+    write_json(PROVENANCE_SCHEMA, provenance_schema())
