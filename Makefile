@@ -1,9 +1,11 @@
 # Each target is a line or two; what happens is in the Snakefile. `make help` lists them.
 STUDY ?= config.yaml
 ARGS ?=
+AGENT ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-perturbation bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments test-hub .venv .envs/test .envs/test_hub .envs/bench_patching
+.PHONY: crate test-environments .envs/crate
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -53,11 +55,17 @@ plan: .venv  ## say what a study would run, and why, without running it
 report: study  ## put a finished study's figures and tables into one file, report.html
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)
 
+crate: study .envs/crate  ## pack a finished study and its provenance as an RO-Crate; AGENT="who ran it"
+	@.envs/crate/bin/python scripts/study/crate.py --study $(STUDY) $(if $(AGENT),--agent "$(AGENT)")
+
 test: environments .envs/test  ## run all tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)
 
 test-hub: .venv .envs/test .envs/test_hub  ## test what comes from the hub, with a hub on this machine
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest tests/hub --numprocesses=2 $(ARGS)
+
+test-environments: .envs/test  ## make every environment from nothing and compare it with its file (15 min)
+	@.envs/test/bin/python -m pytest tests/environment_builds.py $(ARGS)
 
 bench: .venv  ## measure the scorer against a plain forward and lm-evaluation-harness
 	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)
@@ -102,6 +110,9 @@ clean:  ## remove all results, keeping environments
 
 .envs/test_hub:
 	$(call environment,test_hub)
+
+.envs/crate:
+	$(call environment,crate)
 
 .envs/bench_patching:
 	$(call environment,bench_patching)

@@ -49,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
         "--study", type=Path, required=True, help="study file; the study is finished"
     )
     parser.add_argument("--agent", help="who ran it: a name")
-    parser.add_argument("--agent-id", default="#agent", help="an ORCID of who ran it, as a URL")
+    parser.add_argument("--orcid", default="#agent", help="and an ORCID: https://orcid.org/...")
     return parser.parse_args()
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     arguments = parse_arguments()
     results = Path("results", study_name(arguments.study))
     record = read_record(results / "provenance.json", arguments.study)
-    agent = {"@id": arguments.agent_id, "name": arguments.agent} if arguments.agent else None
+    agent = {"@id": arguments.orcid, "name": arguments.agent} if arguments.agent else None
     crate = describe(record, results, agent)
     with atomic(results / "crate.zip") as partial:
         Path(crate.write_zip(partial.with_suffix(".zip"))).rename(partial)
@@ -223,36 +223,36 @@ def parameter(crate: ROCrate, workflow: Entity, direction: str, name: str, examp
 def add_run(
     crate: ROCrate,
     workflow: Entity,
-    run: Mapping[str, Any],
+    made: Mapping[str, Any],
     inputs: list[Entity],
     results: list[Entity],
 ) -> Entity:
     """Add a run of the workflow: when, on what, and the files it made.
 
     Args:
-        run: an entry of `runs` in `provenance.json`.
+        made: an entry of `runs` in `provenance.json`.
         inputs: what the workflow was given.
         results: the packed files that this run made.
     """
-    machine = run["machine"]
+    machine = made["machine"]
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     action = crate.add_action(
         workflow,
         object=inputs,
         result=results,
         properties={
-            "name": f"Run of study {run['study']} from {run['started']}",
+            "name": f"Run of study {made['study']} from {made['started']}",
             "description": f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_mib']} "
-            f"MiB of memory, {gpus}; {machine['platform']}; seed {run['seed']}",
-            "startTime": run["started"],
+            f"MiB of memory, {gpus}; {machine['platform']}; seed {made['seed']}",
+            "startTime": made["started"],
         },
     )
     # A run that was killed has no end.
     action["actionStatus"] = {
-        "@id": f"http://schema.org/{STATUS.get(run['status'], 'FailedActionStatus')}"
+        "@id": f"http://schema.org/{STATUS.get(made['status'], 'FailedActionStatus')}"
     }
-    if run["ended"]:
-        action["endTime"] = run["ended"]
+    if made["ended"]:
+        action["endTime"] = made["ended"]
     return action
 
 
