@@ -58,7 +58,7 @@ report: study  ## put a finished study's figures and tables into one file, repor
 crate: study .envs/crate  ## pack a finished study and its provenance as an RO-Crate; AGENT="who ran it"
 	@.envs/crate/bin/python scripts/study/crate.py --study $(STUDY) $(if $(AGENT),--agent "$(AGENT)")
 
-test: environments .envs/test  ## run all tests
+test: environments .envs/test .envs/crate  ## run all tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)
 
 test-hub: .venv .envs/test .envs/test_hub  ## test what comes from the hub, with a hub on this machine

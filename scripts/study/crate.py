@@ -11,7 +11,9 @@ import argparse
 import mimetypes
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -21,8 +23,9 @@ from rocrate.rocrate import ROCrate
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))  # Python put only this file's folder there
 
-from lowbit.errors import InputError, run  # noqa: E402
+from lowbit.errors import GateError, InputError, run  # noqa: E402
 from lowbit.files import atomic, read_json, sha256  # noqa: E402
+from study.crate_check import problems  # noqa: E402
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
@@ -60,9 +63,12 @@ def main() -> None:
     record = read_record(results / "provenance.json", arguments.study)
     agent = {"@id": arguments.orcid, "name": arguments.agent} if arguments.agent else None
     crate = describe(record, results, agent)
-    with atomic(results / "crate.zip") as partial:
-        Path(crate.write_zip(partial.with_suffix(".zip"))).rename(partial)
-    print(f"{results}/crate.zip: {len(crate.data_entities)} files")
+    with atomic(results / "crate.zip") as partial, TemporaryDirectory(dir=results) as folder:
+        archive = Path(crate.write_zip(Path(folder, "crate.zip")))
+        if found := problems(archive):
+            raise GateError("the crate does not conform to its profile:\n" + "\n".join(found))
+        archive.replace(partial)
+    print(f"{results}/crate.zip: {len(crate.data_entities)} files, checked against the profile")
 
 
 def study_name(file: Path) -> str:
@@ -105,7 +111,7 @@ def describe(record: Mapping[str, Any], results: Path, agent: Mapping[str, str] 
         results: folder of the study's results.
         agent: `@id` and `name` of who ran the study.
     """
-    crate = ROCrate()
+    crate = ROCrate(version="1.1")
     crate.metadata.extra_terms.update(HASH)
     crate.name = f"Study {record['study']} of low-bit quantization"
     crate.description = (
@@ -120,7 +126,7 @@ def describe(record: Mapping[str, Any], results: Path, agent: Mapping[str, str] 
     if agent:
         crate.root_dataset["author"] = add(crate, "Person", agent["@id"], name=agent["name"])
     files = {
-        file: add_file(crate, Path(file), dateModified=result["made"])
+        file: add_file(crate, Path(file), dateModified=seconds(result["made"]))
         for file, result in record["results"].items()
         if is_packed(file, record)
     }
@@ -169,6 +175,10 @@ def add_workflow(crate: ROCrate, record: Mapping[str, Any]) -> Entity:
             "name": citation["title"],
             "description": citation["abstract"],
             "license": {"@id": crate.license.id},
+            "conformsTo": {
+                "@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
+            },
+            "encodingFormat": "text/plain",
             "sha256": sha256("Snakefile"),
         },
     )
@@ -176,6 +186,7 @@ def add_workflow(crate: ROCrate, record: Mapping[str, Any]) -> Entity:
     if last["code"]["commit"]:
         workflow["version"] = last["code"]["commit"] + ("-dirty" if last["code"]["dirty"] else "")
     workflow["hasPart"] = [add_file(crate, file) for file in sources()]
+    crate.get("README.md")["about"] = {"@id": "./"}
     workflow["softwareRequirements"] = [
         add_file(crate, Path(lock), description="All packages of an environment, with hashes.")
         for lock in record["environments"]
@@ -208,15 +219,9 @@ def add_inputs(
 
 def parameter(crate: ROCrate, workflow: Entity, direction: str, name: str, example: Entity) -> None:
     """Add a formal input or output of the workflow and say what stood there in this run."""
-    formal = add(
-        crate,
-        "FormalParameter",
-        f"#{direction}-{name}",
-        name=name,
-        additionalType="File" if isinstance(example, File) else "Text",
-        conformsTo={"@id": "https://bioschemas.org/profiles/FormalParameter/1.0-RELEASE"},
-    )
-    workflow.append_to(direction, formal)
+    kind = "File" if isinstance(example, File) else "Text"
+    formal = crate.add_formal_parameter(name, kind, identifier=f"#{direction}-{name}")
+    workflow.append_to(direction, formal, compact=True)
     example["exampleOfWork"] = formal
 
 
@@ -241,19 +246,24 @@ def add_run(
         object=inputs,
         result=results,
         properties={
-            "name": f"Run of study {made['study']} from {made['started']}",
+            "name": f"Run of study {made['study']} from {seconds(made['started'])}",
             "description": f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_mib']} "
             f"MiB of memory, {gpus}; {machine['platform']}; seed {made['seed']}",
-            "startTime": made["started"],
+            "startTime": seconds(made["started"]),
         },
     )
     # A run that was killed has no end.
-    action["actionStatus"] = {
-        "@id": f"http://schema.org/{STATUS.get(made['status'], 'FailedActionStatus')}"
-    }
+    status = STATUS.get(made["status"], "FailedActionStatus")
+    action["actionStatus"] = f"http://schema.org/{status}"
     if made["ended"]:
-        action["endTime"] = made["ended"]
+        action["endTime"] = seconds(made["ended"])
+    crate.root_dataset.append_to("mentions", action, compact=True)
     return action
+
+
+def seconds(date: str) -> str:
+    """A date as the profile wants it: `2026-01-01T12:00:00+00:00`."""
+    return datetime.fromisoformat(date).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":
