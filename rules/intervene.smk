@@ -43,8 +43,8 @@ rule intervene:
     shell:
         "python scripts/intervene.py --model {input.model} --tokens {input.tokens} "
         "--errors {input.errors} --sets {input.sets} --residuals {input.residuals} "
-        "--methods {params.methods:q} --settings {params.settings:q} --gates {output.gates} "
-        "--output {output.scores} 2>&1 | tee {log}"
+        "--methods {params.methods:q} --settings {params.settings:q} --code {params.code} "
+        "--gates {output.gates} --output {output.scores} 2>&1 | tee {log}"
 
 
 rule analyze_interventions:

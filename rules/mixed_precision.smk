@@ -52,8 +52,8 @@ rule mix_precision:
     shell:
         "python scripts/mixed_precision.py --model {input.model} --tokens {input.tokens} "
         "{params.names} {params.records} {params.extra} "
-        "--settings {params.settings:q} {params.seed} --gates {output.gates} "
-        "--plan {output.plan} --modules {output.modules} --models {output.models} "
+        "--settings {params.settings:q} --code {params.code} {params.seed} "
+        "--gates {output.gates} --plan {output.plan} --modules {output.modules} --models {output.models} "
         "2>&1 | tee {log}"
 
 

@@ -49,8 +49,8 @@ if PATCH:
         shell:
             "python scripts/patch.py --model {input.model} --tokens {input.tokens} "
             "--sets {input.sets} --methods {params.methods:q} {params.patch} "
-            "--settings {params.settings:q} --gates {output.gates} --output {output.patching} "
-            "2>&1 | tee {log}"
+            "--settings {params.settings:q} --code {params.code} --gates {output.gates} "
+            "--output {output.patching} 2>&1 | tee {log}"
 
     rule analyze_patching:
         input:

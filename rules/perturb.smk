@@ -39,7 +39,7 @@ rule perturb:
         "python scripts/perturb.py --model {input.model} --tokens {input.tokens} "
         "{params.reference} --reference-record {input.reference} "
         "--perturbation {params.perturbation:q} {params.seed} --settings {params.settings:q} "
-        "--gates {output.gates} --norms {output.norms} --scores {output.scores} "
+        "--code {params.code} --gates {output.gates} --norms {output.norms} --scores {output.scores} "
         "{params.sets} {params.evaluation} 2>&1 | tee {log}"
 
 

@@ -36,8 +36,9 @@ rule simulate_quantization:
     shell:
         "python scripts/simulate.py --model {input.model} --tokens {input.tokens} "
         "--calibration {input.calibration} --simulation {params.simulation:q} "
-        "--settings {params.settings:q} --gates {output.gates} --sizes {output.sizes} "
-        "--scores {output.scores} {params.sets} {params.evaluation} 2>&1 | tee {log}"
+        "--settings {params.settings:q} --code {params.code} --gates {output.gates} "
+        "--sizes {output.sizes} --scores {output.scores} {params.sets} {params.evaluation} "
+        "2>&1 | tee {log}"
 
 
 rule analyze_simulation:

@@ -1,22 +1,25 @@
 """Evaluate the full-precision model and any number of quantized ones on evaluation sets.
 
 All methods of a set walk together. A method whose scores on a set are already there, made from the
-same model, rows, weights, settings and code, is not scored again.
+same model, rows, weights, settings and code, is not scored again. An interrupted walk goes on where
+it was (`lowbit.unfinished`).
 """
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowbit.errors import run
-from lowbit.files import write_json, write_parquet
+from lowbit.files import sha256, write_json, write_parquet
 
 if TYPE_CHECKING:
     from lowbit.engine.engine import Engine
     from lowbit.engine.walk import Stream
     from lowbit.experiments.evaluation import RowScores
     from lowbit.inputs.evaluation import EvaluationRows
+    from lowbit.unfinished import Parts
 
 COLUMNS = ["set", "kind", "method", "row", "nll", "tokens", "correct"]
 
@@ -97,12 +100,21 @@ def missing_methods(arguments: argparse.Namespace, name: str) -> dict[str, str]:
 def score(arguments: argparse.Namespace, missing: dict[str, dict[str, str]]) -> None:
     """Walk each set with the methods that have no scores on it."""
     from lowbit.engine.engine import Engine
-    from lowbit.experiments.kept_scores import write_scores
+    from lowbit.experiments.kept_scores import made_from, weights_hash, write_scores
     from lowbit.inputs.evaluation import read_rows
     from lowbit.names import FULL
+    from lowbit.unfinished import Parts
 
-    engine = Engine.open(arguments.model, arguments.settings)
     methods = {method["name"]: method for method in arguments.methods}
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        sets={name: sha256(rows) for name, rows in arguments.sets.items()},
+        methods={name: weights_hash(method["record"]) for name, method in methods.items()},
+    )
+    parts = Parts.open(arguments.output.with_suffix(".unfinished"), sources)
+    engine = Engine.open(arguments.model, arguments.settings)
     streams: dict[str, Stream] = {FULL: engine.full}
     for name, fingerprints in missing.items():
         if not fingerprints:
@@ -113,7 +125,8 @@ def score(arguments: argparse.Namespace, missing: dict[str, dict[str, str]]) -> 
         rows = read_rows(arguments.sets[name])
         variants = [streams[method] for method in fingerprints if method != FULL]
         gates = engine.check(variants, rows.inputs)
-        scored = walk_set(engine, [streams[method] for method in fingerprints], rows, name)
+        walked = [streams[method] for method in fingerprints]
+        scored = walk_set(engine, walked, rows, name, parts.of(name))
         for method, fingerprint in fingerprints.items():
             columns = {
                 "row": rows.row_ids,
@@ -124,23 +137,29 @@ def score(arguments: argparse.Namespace, missing: dict[str, dict[str, str]]) -> 
             }
             metadata = {"fingerprint": fingerprint, "gates": json.dumps(gates[method])}
             write_scores(methods[method]["scores"][name], columns, metadata)
+    parts.remove()
 
 
 def walk_set(
-    engine: "Engine", walked: list["Stream"], rows: "EvaluationRows", name: str
+    engine: "Engine",
+    walked: list["Stream"],
+    rows: "EvaluationRows",
+    name: str,
+    parts: "Parts",
 ) -> dict[str, "RowScores"]:
     """Scores of streams on all rows of a set, by the stream's name."""
     from tqdm import tqdm
 
-    from lowbit.experiments.evaluation import evaluation_scores, join_rows
+    from lowbit.experiments.evaluation import RowScores, evaluation_scores, join_rows
 
-    parts: dict[str, list[RowScores]] = {stream.name: [] for stream in walked}
+    shards: dict[str, list[RowScores]] = {stream.name: [] for stream in walked}
+    walk = partial(evaluation_scores, engine, walked, rows, {}, None)
     with tqdm(total=len(rows), unit="row", desc=f"{name}: {len(walked)} streams") as bar:
-        for batch in evaluation_scores(engine, walked, rows):
-            for stream, scores in batch.items():
-                parts[stream].append(scores)
-            bar.update(len(scores.nll))
-    return {stream: join_rows(batches) for stream, batches in parts.items()}
+        for shard in parts.walk(RowScores, shards, walk):
+            for stream, of_stream in shards.items():
+                of_stream.append(shard[stream])
+            bar.update(len(shard[walked[0].name].nll))
+    return {stream: join_rows(of_stream) for stream, of_stream in shards.items()}
 
 
 if __name__ == "__main__":

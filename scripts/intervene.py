@@ -1,6 +1,7 @@
 """Set the norm of the residual stream, in full-precision and quantized models, and score again.
 
-On each method's D_large and D_ctrl; lowbit/experiments/interventions.py lists what is changed.
+On each method's D_large and D_ctrl; lowbit/experiments/interventions.py lists what is changed. An
+interrupted walk goes on where it was (`lowbit.unfinished`).
 """
 
 import argparse
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lowbit.engine.engine import Engine
     from lowbit.engine.walk import Stream
     from lowbit.experiments.interventions import Intervention
+    from lowbit.unfinished import Parts
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
         "--methods", type=json.loads, required=True, help="JSON: {method: its method.json}"
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--code", default="", help="digest of the job's code")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--output", type=Path, required=True, help="Parquet to write: scores")
     return parser.parse_args()
@@ -46,10 +49,23 @@ def main() -> None:
     from lowbit.analysis.mechanisms.matched_documents import choose_documents
     from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
     from lowbit.experiments.interventions import NORM_INPUT
+    from lowbit.experiments.kept_scores import made_from, weights_hash
     from lowbit.experiments.sham import check_sham
     from lowbit.inputs.tokens import read_tokens
     from lowbit.names import FULL
+    from lowbit.unfinished import Parts
 
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        tokens=arguments.tokens,
+        errors=arguments.errors,
+        sets=arguments.sets,
+        residuals=arguments.residuals,
+        methods={name: weights_hash(record) for name, record in arguments.methods.items()},
+    )
+    kept = Parts.open(arguments.output.with_suffix(".unfinished"), sources)
     engine = Engine.open(arguments.model, arguments.settings)
     variants = [engine.quantized(name, Path(path)) for name, path in arguments.methods.items()]
     doc_ids, token_ids = read_tokens(arguments.tokens)
@@ -65,15 +81,20 @@ def main() -> None:
     parts = []
     for stream in variants:
         documents = choose_documents(stream.name, doc_ids, errors, sets, residuals)
-        scores, of_method = intervene(engine, stream, documents, token_ids)
+        scores, of_method = intervene(engine, stream, documents, token_ids, kept.of(stream.name))
         parts.append(scores)
         gates[stream.name] |= of_method
     write_parquet(arguments.output, pd.concat(parts, ignore_index=True))
     write_json(arguments.gates, gates)
+    kept.remove()
 
 
 def intervene(
-    engine: "Engine", stream: "Stream", documents: "MatchedDocuments", token_ids: "np.ndarray"
+    engine: "Engine",
+    stream: "Stream",
+    documents: "MatchedDocuments",
+    token_ids: "np.ndarray",
+    kept: "Parts",
 ) -> tuple["pd.DataFrame", dict[str, Any]]:
     """Score one method's D_large and D_ctrl under every intervention.
 
@@ -92,7 +113,7 @@ def intervene(
     total = len(walks(packs)) * len(documents.rows)
     with tqdm(total=total, unit="document", desc=f"{stream.name}, {len(found)} changes") as bar:
         streams, ids = [engine.full, stream], token_ids[documents.rows]
-        nll = document_nll(engine, streams, packs, ids, bar.update)
+        nll = document_nll(engine, streams, packs, ids, bar.update, parts=kept)
     gates: dict[str, Any] = {"left_out": left_out}
     if documents.norms is not None:
         gates["norms"] = check_norms(found, documents.norms, engine.dtype)

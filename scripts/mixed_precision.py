@@ -1,13 +1,15 @@
 """Find out which modules to keep in higher precision, and try it on documents not used for that.
 
 Each module of the base method alone is put into higher precision, on one half of the documents.
-Models mixed by that ranking, from the end and at random are then scored on the other half.
+Models mixed by that ranking, from the end and at random are then scored on the other half. An
+interrupted walk goes on where it was (`lowbit.unfinished`).
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from lowbit.engine.engine import Engine
     from lowbit.engine.walk import Stream
     from lowbit.experiments.module_precision import HigherPrecision
+    from lowbit.unfinished import Parts
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
         "--extra-bits", type=float, required=True, help="bits per weight that may be spent"
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--code", default="", help="digest of the job's code")
     parser.add_argument("--seed", type=int, required=True, help="seed of halves and choices")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--plan", type=Path, required=True, help="JSON to write: what was mixed")
@@ -63,9 +67,22 @@ def main() -> None:
     )
     from lowbit.engine.engine import Engine
     from lowbit.experiments.edited_documents import read_once
+    from lowbit.experiments.kept_scores import made_from, weights_hash
     from lowbit.experiments.module_precision import HigherPrecision, check_scales
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.unfinished import Parts
 
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        tokens=arguments.tokens,
+        base=[arguments.base, weights_hash(arguments.base_record)],
+        higher=[arguments.higher, weights_hash(arguments.higher_record)],
+        extra_bits=arguments.extra_bits,
+        seed=arguments.seed,
+    )
+    parts = Parts.open(arguments.models.with_suffix(".unfinished"), sources)
     engine = Engine.open(arguments.model, arguments.settings)
     doc_ids, token_ids = read_tokens(arguments.tokens)
     base = read_once(engine.quantized(arguments.base, arguments.base_record))
@@ -83,7 +100,8 @@ def main() -> None:
 
     ranking, held_out = halves(len(doc_ids), arguments.seed)
     ids = np.array(doc_ids)
-    restored = restore_each(engine, precision, base, ids[ranking], token_ids[ranking])
+    kept = parts.of("modules")
+    restored = restore_each(engine, precision, base, ids[ranking], token_ids[ranking], kept)
     write_parquet(arguments.modules, restored)
     recovered = recovered_nll(restored, modules)
     chosen = choose(recovered, modules, arguments.extra_bits, arguments.seed)
@@ -91,8 +109,10 @@ def main() -> None:
     plan |= {"modules": modules.to_dict("records"), "chosen": chosen}
     write_json(arguments.plan, plan)
     models = mixed_models(precision, base, chosen) | others
-    scores = score_models(engine, base, models, ids[held_out], token_ids[held_out])
+    kept = parts.of("models")
+    scores = score_models(engine, base, models, ids[held_out], token_ids[held_out], kept)
     write_parquet(arguments.models, scores)
+    parts.remove()
 
 
 def restore_each(
@@ -101,6 +121,7 @@ def restore_each(
     base: "Stream",
     doc_ids: "np.ndarray",
     token_ids: "np.ndarray",
+    kept: "Parts",
 ) -> "pd.DataFrame":
     """NLL of every document with each module alone in higher precision, and without any."""
     import pandas as pd
@@ -115,7 +136,7 @@ def restore_each(
     ]
     total = len(walks(packs)) * len(doc_ids)
     with tqdm(total=total, unit="document", desc=f"{len(packs)} modules, one by one") as bar:
-        nll = document_nll(engine, [base], packs, token_ids, bar.update)
+        nll = document_nll(engine, [base], packs, token_ids, bar.update, parts=kept)
     unrestored = nll.pop(base.name)
     parts = [
         pd.DataFrame({"doc_id": doc_ids, "module": name, "nll_base": unrestored, "nll": each})
@@ -146,6 +167,7 @@ def score_models(
     models: Mapping[str, "Stream"],
     doc_ids: "np.ndarray",
     token_ids: "np.ndarray",
+    kept: "Parts",
 ) -> "pd.DataFrame":
     """NLL and KL of every model, and NLL of the full-precision one; few models at a time."""
     import pandas as pd
@@ -153,7 +175,7 @@ def score_models(
 
     from lowbit.analysis.mechanisms.mixed_precision import BASE
     from lowbit.experiments.edited_documents import EDITS_AT_ONCE
-    from lowbit.experiments.scoring import join, score_documents
+    from lowbit.experiments.scoring import Scores, join, score_documents
     from lowbit.names import FULL
 
     names = list(models)
@@ -161,12 +183,15 @@ def score_models(
     scores = {}
     total = len(groups) * len(doc_ids)
     with tqdm(total=total, unit="document", desc=f"{len(names)} models") as bar:
-        for group in groups:
-            parts = []
-            for batch in score_documents(engine, [base, *(models[n] for n in group)], token_ids):
-                parts.append(batch)
-                bar.update(len(batch[FULL].nll))
-            scores |= {name: join([part[name] for part in parts]) for name in parts[0]}
+        for number, group in enumerate(groups):
+            streams = [base, *(models[name] for name in group)]
+            walk = partial(score_documents, engine, streams, token_ids)
+            walked = [FULL, *(stream.name for stream in streams)]
+            shards = []
+            for shard in kept.of(str(number)).walk(Scores, walked, walk):
+                shards.append(shard)
+                bar.update(len(shard[FULL].nll))
+            scores |= {name: join([shard[name] for shard in shards]) for name in walked}
     labels = {BASE: base.name} | {name: stream.name for name, stream in models.items()}
     columns = {"doc_id": doc_ids, "nll_full": scores[FULL].nll}
     parts = [

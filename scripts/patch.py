@@ -1,7 +1,8 @@
 """Patch quantized models with full-precision activations and weights, on D_large and D_ctrl.
 
 For every method one stream per condition (which activation or weights, in which blocks) walks
-beside the full-precision and the quantized model; what is written is the NLL of each document.
+beside the full-precision and the quantized model; what is written is the NLL of each document. An
+interrupted walk goes on where it was (`lowbit.unfinished`).
 """
 
 import argparse
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from lowbit.engine.engine import Engine
     from lowbit.experiments.conditions import Condition
+    from lowbit.unfinished import Parts
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
         help="blocks patched at once: the upper half, each alone, each and all after it",
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--code", default="", help="digest of the job's code")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--output", type=Path, required=True, help="Parquet to write")
     return parser.parse_args()
@@ -55,8 +58,20 @@ def main() -> None:
     from lowbit.engine.engine import Engine
     from lowbit.engine.roles import ROLES
     from lowbit.experiments.conditions import list_conditions
+    from lowbit.experiments.kept_scores import made_from, weights_hash
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.unfinished import Parts
 
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        tokens=arguments.tokens,
+        sets=arguments.sets,
+        methods=[{**each, "record": weights_hash(each["record"])} for each in arguments.methods],
+        patch=arguments.patch,
+    )
+    parts = Parts.open(arguments.output.with_suffix(".unfinished"), sources)
     engine = Engine.open(arguments.model, arguments.settings)
     doc_ids, token_ids = read_tokens(arguments.tokens)
     sets = pd.read_parquet(arguments.sets)
@@ -66,11 +81,13 @@ def main() -> None:
     tables = []
     for method in arguments.methods:
         documents, rows = choose_documents(sets, method, doc_ids)
-        nll, measured = patch_method(engine, method, conditions, token_ids, rows)
+        kept = parts.of(method["name"])
+        nll, measured = patch_method(engine, method, conditions, token_ids, rows, kept)
         gates |= measured
         tables += [condition_table(documents, each, nll, method["name"]) for each in conditions]
     write_json(arguments.gates, gates)
     write_parquet(arguments.output, pd.concat(tables, ignore_index=True))
+    parts.remove()
 
 
 def choose_documents(
@@ -99,6 +116,7 @@ def patch_method(
     conditions: "Sequence[Condition]",
     token_ids: "np.ndarray",
     rows: "np.ndarray",
+    parts: "Parts",
 ) -> tuple[dict[str, "np.ndarray"], dict[str, dict[str, float]]]:
     """Walk one method under the conditions that the architecture has.
 
@@ -117,7 +135,8 @@ def patch_method(
     possible = [each for each in conditions if each.needs in (None, *engine.decoder.roles)]
     total = len(rows) * len(groups(possible, len(engine.decoder)))
     with tqdm(total=total, unit="document", desc=f"{name}, {len(possible)} conditions") as bar:
-        nll = condition_nll(engine, quantized, donor, possible, token_ids[rows], bar.update)
+        ids = token_ids[rows]
+        nll = condition_nll(engine, quantized, donor, possible, ids, bar.update, parts)
     gates[name]["donor_shift"] = float(np.abs(nll[donor.name] - nll[FULL]).max())
     return nll, gates
 

@@ -1,7 +1,8 @@
 """Perturb weights and activations of the full-precision model, and score texts again.
 
 lowbit/experiments/perturbation_conditions.py lists what is tried. A perturbation of intensity 0 is
-tried first, and must change nothing.
+tried first, and must change nothing. An interrupted walk goes on where it was
+(`lowbit.unfinished`).
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import run
-from lowbit.files import write_json, write_parquet
+from lowbit.files import sha256, write_json, write_parquet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,7 @@ def parse_arguments() -> argparse.Namespace:
         "--perturbation", type=json.loads, required=True, help="JSON: config `perturbation`"
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--code", default="", help="digest of the job's code")
     parser.add_argument("--seed", type=int, required=True, help="of the study, for the noise")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--norms", type=Path, required=True, help="Parquet to write: sizes")
@@ -50,11 +52,23 @@ def main() -> None:
 
     from lowbit.engine.engine import Engine
     from lowbit.experiments.comparison import document_table, set_table, spread
+    from lowbit.experiments.kept_scores import made_from, weights_hash
     from lowbit.experiments.perturbing import check_norms
     from lowbit.inputs.evaluation import read_rows
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.unfinished import Parts
 
     wanted = arguments.perturbation
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        tokens=arguments.tokens,
+        perturbation=[wanted, arguments.seed],
+        reference=[arguments.reference, weights_hash(arguments.reference_record)],
+        sets={name: sha256(rows) for name, rows in arguments.sets.items()},
+    )
+    parts = Parts.open(arguments.scores.with_suffix(".unfinished"), sources)
     engine = Engine.open(arguments.model, arguments.settings)
     reference = open_reference(engine, arguments)
     doc_ids, token_ids = read_tokens(arguments.tokens)
@@ -69,16 +83,18 @@ def main() -> None:
     keys = {name: asdict(edit.condition) for name, edit in edits.items()}
     chosen = spread(len(doc_ids), wanted["documents"])
     ids = [doc_ids[row] for row in chosen]
-    scores = document_table(engine, edits, keys, ids, token_ids[chosen])
+    scores = document_table(engine, edits, keys, ids, token_ids[chosen], parts.of("documents"))
     gates["norms"] = check_norms(edits)
     write_parquet(arguments.scores, scores)
     sizes = [{**keys[name], **row} for name, edit in edits.items() for row in edit.norms.rows()]
     write_parquet(arguments.norms, pd.DataFrame(sizes))
     if arguments.sets:
         sets = {name: read_rows(path) for name, path in arguments.sets.items()}
-        write_parquet(arguments.evaluation, set_table(engine, everywhere, keys, sets))
+        table = set_table(engine, everywhere, keys, sets, parts.of("sets"))
+        write_parquet(arguments.evaluation, table)
         gates["norms"] = check_norms(edits)
     write_json(arguments.gates, gates)
+    parts.remove()
 
 
 def open_reference(engine: "Engine", arguments: argparse.Namespace) -> "Reference":

@@ -1,9 +1,7 @@
 """Quantize a model's linear layers with one quantizer; write codes and what they cost."""
 
 import argparse
-import hashlib
 import inspect
-import json
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -63,9 +61,8 @@ def main() -> None:
     kept = check_blocks(model, settings["group_size"], axis, arguments.name)
     token_ids = torch.tensor(read_tokens(arguments.calibration)[1], dtype=torch.long)
     libraries = versions(implementation.LIBRARIES)
-    store = BlockStore(
-        arguments.weights.parent / "blocks", fingerprint(arguments, libraries, device.type)
-    )
+    sources = made_from(arguments, libraries, device.type)
+    store = BlockStore(arguments.weights.parent / "blocks", sources)
     layers, replaced = quantize_model(
         model, token_ids, implementation, settings, store, arguments.seed, device
     )
@@ -117,17 +114,18 @@ def check_settings(implementation: ModuleType, settings: dict[str, Any], method:
         raise InputError(f"methods.{method}: {implementation.__name__}: {error}") from error
 
 
-def fingerprint(arguments: argparse.Namespace, libraries: dict[str, str], device: str) -> str:
-    """Hash all that finished blocks depend on."""
-    made_from = {
+def made_from(
+    arguments: argparse.Namespace, libraries: dict[str, str], device: str
+) -> dict[str, Any]:
+    """All that finished blocks depend on."""
+    return {
         "model": read_json(arguments.model)["files"],
         "calibration": sha256(arguments.calibration),
         "method": arguments.method,
         "versions": libraries,
-        "run": [arguments.seed, arguments.threads, device],
+        "seed, threads or device": [arguments.seed, arguments.threads, device],
         "code": arguments.code,
     }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def versions(libraries: tuple[str, ...]) -> dict[str, str]:

@@ -1,11 +1,12 @@
 """Score documents with the full-precision model and any number of quantized ones in one walk.
 
 A method whose scores are already there, made from the same model, tokens, weights, settings and
-code, is not scored again.
+code, is not scored again. An interrupted walk goes on where it was (`lowbit.unfinished`).
 """
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,27 +72,40 @@ def score(
     from tqdm import tqdm
 
     from lowbit.engine.engine import Engine
-    from lowbit.experiments.kept_scores import write_scores
-    from lowbit.experiments.scoring import join, score_documents
+    from lowbit.experiments.kept_scores import made_from, weights_hash, write_scores
+    from lowbit.experiments.scoring import Scores, join, score_documents
     from lowbit.inputs.tokens import read_tokens
     from lowbit.names import FULL
+    from lowbit.unfinished import Parts
 
+    # Of all methods: those that are pending are fewer when some have been written.
+    weights = {name: weights_hash(method["record"]) for name, method in methods.items()}
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        tokens=arguments.tokens,
+        methods=weights,
+    )
+    parts = Parts.open(arguments.output.with_suffix(".unfinished"), sources)
     engine = Engine.open(arguments.model, arguments.settings)
     variants = [
         engine.quantized(name, Path(methods[name]["record"])) for name in pending if name != FULL
     ]
     doc_ids, token_ids = read_tokens(arguments.tokens)
     gates = engine.check(variants, token_ids)
-    parts: dict[str, list] = {name: [] for name in (FULL, *pending)}
+    shards: dict[str, list[Scores]] = {name: [] for name in pending}
+    walk = partial(score_documents, engine, variants, token_ids)
     with tqdm(total=len(doc_ids), unit="document", desc=f"1 + {len(variants)} streams") as bar:
-        for batch in score_documents(engine, variants, token_ids):
-            for name, scores in batch.items():
-                parts[name].append(scores)
-            bar.update(len(scores.nll))
+        for shard in parts.walk(Scores, [FULL, *pending], walk):
+            for name in pending:
+                shards[name].append(shard[name])
+            bar.update(len(shard[FULL].nll))
     for name in pending:
         metadata = {"fingerprint": fingerprints[name], "gates": json.dumps(gates[name])}
-        columns = {"doc_id": doc_ids} | vars(join(parts[name]))
+        columns = {"doc_id": doc_ids} | vars(join(shards[name]))
         write_scores(methods[name]["scores"], columns, metadata)
+    parts.remove()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Simulate quantization of weights and activations, uniform or not, and score texts.
 
-lowbit/experiments/simulation_settings.py lists what is tried.
+lowbit/experiments/simulation_settings.py lists what is tried. An interrupted walk goes on where it
+was (`lowbit.unfinished`).
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import run
-from lowbit.files import write_json, write_parquet
+from lowbit.files import sha256, write_json, write_parquet
 
 if TYPE_CHECKING:
     from lowbit.experiments.simulation_settings import Simulation
@@ -28,6 +29,7 @@ def parse_arguments() -> argparse.Namespace:
         "--simulation", type=json.loads, required=True, help="JSON: config `simulation`"
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--code", default="", help="digest of the job's code")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--sizes", type=Path, required=True, help="Parquet to write: errors of x")
     parser.add_argument("--scores", type=Path, required=True, help="Parquet to write: scores")
@@ -45,11 +47,23 @@ def main() -> None:
 
     from lowbit.engine.engine import Engine
     from lowbit.experiments.comparison import document_table, set_table, spread
+    from lowbit.experiments.kept_scores import made_from
     from lowbit.experiments.simulating import SimulationEdit, static_ranges
     from lowbit.inputs.evaluation import read_rows
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.unfinished import Parts
 
     wanted = arguments.simulation
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        tokens=arguments.tokens,
+        calibration=arguments.calibration,
+        simulation=wanted,
+        sets={name: sha256(rows) for name, rows in arguments.sets.items()},
+    )
+    parts = Parts.open(arguments.scores.with_suffix(".unfinished"), sources)
     engine = Engine.open(arguments.model, arguments.settings)
     doc_ids, token_ids = read_tokens(arguments.tokens)
     write_json(arguments.gates, engine.check([], token_ids))
@@ -60,13 +74,15 @@ def main() -> None:
     keys = {str(s): {"setting": s.setting, **asdict(s)} for s in simulations}
     chosen = spread(len(doc_ids), wanted["documents"])
     ids = [doc_ids[row] for row in chosen]
-    scores = document_table(engine, edits, keys, ids, token_ids[chosen])
+    scores = document_table(engine, edits, keys, ids, token_ids[chosen], parts.of("documents"))
     write_parquet(arguments.scores, scores)
     sizes = [{**keys[name], **row} for name, edit in edits.items() for row in edit.sizes()]
     write_parquet(arguments.sizes, pd.DataFrame(sizes))
     if arguments.sets:
         sets = {name: read_rows(path) for name, path in arguments.sets.items()}
-        write_parquet(arguments.evaluation, set_table(engine, edits, keys, sets))
+        table = set_table(engine, edits, keys, sets, parts.of("sets"))
+        write_parquet(arguments.evaluation, table)
+    parts.remove()
 
 
 def list_wanted(wanted: dict[str, Any]) -> "list[Simulation]":

@@ -67,7 +67,7 @@ def output_loss(name: str, made: QuantizedBlock) -> float:
 
 def run_model(folder: Path, name: str = "llama", **settings: Any) -> dict[str, Tensor]:
     """Quantize a tiny model as the driver does; weights and changed parameters by full name."""
-    store = BlockStore(folder, "fingerprint")
+    store = BlockStore(folder, {})
     model = tiny_models.build(name)
     layers, replaced = quantize_model(model, TOKENS, eqat, SETTINGS | settings, store, 0, CPU)
     return {f"{key}.weight": dequantize(layer) for key, layer in layers.items()} | replaced
@@ -180,7 +180,7 @@ def test_end_to_end_takes_every_architecture(name: str, tmp_path: Path) -> None:
 def test_end_to_end_moves_only_step_sizes(tmp_path: Path) -> None:
     model = tiny_models.build("llama")
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    decoder, store = Decoder(model), BlockStore(tmp_path, "a")
+    decoder, store = Decoder(model), BlockStore(tmp_path, {})
     blocks = [rounded(decoder, index) for index in range(len(decoder))]
     assert eqat.finish(decoder, blocks, TOKENS, store, CPU, **SETTINGS) == blocks
     settings = SETTINGS | {"end_to_end_epochs": 1}

@@ -53,7 +53,7 @@ def run(
     folder: Path, module: ModuleType, fingerprint: str = "same", name: str = "llama"
 ) -> tuple[dict[str, QuantizedLayer], dict[str, Tensor]]:
     model, token_ids = tiny_models.build(name), tiny_models.token_ids(6, 12)
-    store = BlockStore(folder, fingerprint)
+    store = BlockStore(folder, {"run": fingerprint})
     return quantize_model(model, token_ids, module, SETTINGS, store, 7, CPU)
 
 

@@ -190,7 +190,7 @@ def test_quantizes_and_measures_every_matrix_of_the_blocks(name: str, tmp_path: 
     ]
     assert check_blocks(model, 32, 1, "mine") == []
     cpu, settings = torch.device("cpu"), {"bits": 4, "group_size": 32}
-    store, token_ids = BlockStore(tmp_path, "same"), tiny_models.token_ids()
+    store, token_ids = BlockStore(tmp_path, {"run": "same"}), tiny_models.token_ids()
     layers, replaced = quantize_model(model, token_ids, rtn, settings, store, 0, cpu)
     assert list(layers) == expected
     assert not replaced

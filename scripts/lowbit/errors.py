@@ -1,7 +1,15 @@
 """Errors a user can act on, and how a script shows them."""
 
+import errno
 import sys
 from collections.abc import Callable
+
+GO_ON = "run the same command again: what is finished is kept."
+FULL_DISK = {
+    errno.ENOSPC: ("no space left on the device", "Free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "Delete what you no longer need, or ask for more"),
+}
+"""What is wrong where nothing more can be written, and what to do."""
 
 
 class InputError(Exception):
@@ -13,7 +21,7 @@ class GateError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's `main`; print a foreseen error or a full disk as one line and exit with 1.
+    """Run a script's `main`; print a foreseen error, a full disk or memory and exit with 1.
 
     Every other exception is a defect of ours and keeps its traceback.
     """
@@ -22,9 +30,23 @@ def run(main: Callable[[], None]) -> None:
     except (InputError, GateError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno != 28:  # ENOSPC
+        if error.errno not in FULL_DISK:
             raise
+        wrong, remedy = FULL_DISK[error.errno]
+        where = error.filename or "an output"
+        sys.exit(f"error: {wrong} while writing {where}. {remedy} and {GO_ON}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        said = str(error).partition("\n")[0]
         sys.exit(
-            f"error: no space left on the device while writing {error.filename or 'an output'}. "
-            "Free some space and run the same command again: finished jobs are kept."
+            f"error: the memory is full ({said}). Give the job more, or less to hold at once "
+            f"(engine.mode: stream, a smaller engine.batch_size), and {GO_ON}"
         )
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether no memory was left: PyTorch has an error of its own for GPUs, and none for CPUs."""
+    names = {each.__name__ for each in type(error).__mro__}
+    told = "can't allocate memory" in str(error)
+    return told or not names.isdisjoint({"MemoryError", "OutOfMemoryError"})

@@ -33,6 +33,10 @@ class Edit(Protocol):
     def blocks(self) -> frozenset[int]:
         """The blocks that are changed; at least one."""
 
+    @property
+    def measured(self) -> Mapping[str, Tensor]:
+        """What it measures on its way, by any name: tensors that are changed in place."""
+
     def roles(self, index: int) -> frozenset[str]:
         """Roles whose activations it needs from the donor in block `index`, one of `blocks`."""
 
@@ -45,6 +49,10 @@ class Edit(Protocol):
 
 class Nothing:
     """What an edit does where its class does not say otherwise."""
+
+    @property
+    def measured(self) -> Mapping[str, Tensor]:
+        return {}
 
     def roles(self, index: int) -> frozenset[str]:
         return frozenset()
@@ -133,9 +141,10 @@ def edited_nll(
     Yields:
         Per-token NLL of every stream, edited or not, `[batch, length - 1]`, nats.
     """
-    for _, batch, normed in edited_walk(engine, streams, edits, token_ids, donor):
-        losses = token_losses(engine.decoder.logits, normed, batch, None)
-        yield {name: column.nll.cpu().numpy() for name, column in losses.items()}
+    for shard in edited_walk(engine, streams, edits, token_ids, donor):
+        for _, batch, normed in shard:
+            losses = token_losses(engine.decoder.logits, normed, batch, None)
+            yield {name: column.nll.cpu().numpy() for name, column in losses.items()}
 
 
 def edited_walk(
@@ -145,29 +154,30 @@ def edited_walk(
     token_ids: NDArray[np.int32],
     donor: str | None = None,
     lengths: NDArray[np.int64] | None = None,
-) -> Iterator[tuple[slice, Tensor, dict[str, Tensor]]]:
-    """Walk streams and edited streams over `token_ids` `[documents, length]`; yields per batch.
+    first: int = 0,
+) -> Iterator[Iterator[tuple[slice, Tensor, dict[str, Tensor]]]]:
+    """Walk streams and edited streams over `token_ids` `[documents, length]`.
 
     Args:
         streams: the streams as they are; the donor before all whose edits need it.
         edits: by the name of the edited stream.
         donor: name of the stream that activations are taken from.
         lengths: of documents that are padded on the right, as in `Engine.shards`.
+        first: document to begin with, as there.
 
     Yields:
-        The batch's rows of `token_ids`, their tokens `[batch, length]`, and per stream, edited or
-        not, the output after the final norm `[batch, length, width]`.
+        Per shard its batches; of each the rows of `token_ids`, their tokens `[batch, length]`, and
+        per stream, edited or not, the output after the final norm `[batch, length, width]`.
     """
     bases = {stream.name: stream for stream in streams}
     others = [edited(name, bases[each.base], each.edit) for name, each in edits.items()]
-    done = 0
-    for shard in engine.shards(token_ids, lengths):
+    done = first
+    for shard in engine.shards(token_ids, lengths, first):
         ends = np.cumsum([done, *map(len, shard)])
         rows = [slice(*pair) for pair in pairwise(ends)]
         taps = _EditTaps(edits, donor, rows)
-        yield from zip(
-            rows, shard, walk(engine.decoder, [*streams, *others], shard, taps), strict=True
-        )
+        walked = walk(engine.decoder, [*streams, *others], shard, taps)
+        yield zip(rows, shard, walked, strict=True)
         done = int(ends[-1])
 
 

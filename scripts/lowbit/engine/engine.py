@@ -73,13 +73,17 @@ class Engine:
         return folded
 
     def shards(
-        self, token_ids: NDArray[np.int32], lengths: NDArray[np.int64] | None = None
+        self,
+        token_ids: NDArray[np.int32],
+        lengths: NDArray[np.int64] | None = None,
+        first: int = 0,
     ) -> Iterator[list[Tensor]]:
         """Cut `[documents, length]` into shards of batches.
 
         Resident weights: a shard is one batch. Else it is many, so that reading a block pays.
 
         Args:
+            first: where to begin, at the end of a batch; those before it are done.
             lengths: of documents that are padded on the right, `[documents]`. Only neighbours of
                 one length share a batch, so that no padding is walked: sort them.
         """
@@ -93,6 +97,8 @@ class Engine:
                 for run, length in zip(runs, lengths[ends - 1].tolist(), strict=True)
                 for batch in run.split(self.batch_size)
             ]
+        ends = np.cumsum([len(batch) for batch in batches])
+        batches = batches[np.searchsorted(ends, first, side="right") :]
         per_shard = 1 if self.resident else max(1, STREAM_SHARD // self.batch_size)
         for start in range(0, len(batches), per_shard):
             yield list(batches[start : start + per_shard])

@@ -16,10 +16,7 @@ from lowbit.files import atomic, read_json, sha256
 def fingerprint(
     model: Path, rows: Path, record: str | None, settings: Mapping[str, Any], code: str
 ) -> str:
-    """Hash all that a method's scores depend on; `mode` is left out, for it changes no number.
-
-    The device is the one found here: a full model scored on a GPU is none to set beside a method
-    scored on a CPU.
+    """Hash all that a method's scores depend on.
 
     Args:
         model: model.json.
@@ -28,17 +25,35 @@ def fingerprint(
         settings: the config's `engine`.
         code: digest of the code that scores.
     """
+    found = made_from(model, settings, code, tokens=rows, weights=weights_hash(record))
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def made_from(model: Path, settings: Mapping[str, Any], code: str, **others: Any) -> dict[str, Any]:
+    """All that a job of the engine depends on; `mode` is left out, for it changes no number.
+
+    The device is the one found here: a full model scored on a GPU is none to set beside a method
+    scored on a CPU.
+
+    Args:
+        model: model.json.
+        settings: the config's `engine`.
+        code: digest of the job's code.
+        others: what else it depends on, as JSON; a path stands for the file's content.
+    """
     from lowbit.engine.loading import pick_device
 
-    made_from = {
+    return {
         "model": read_json(model)["files"],
-        "tokens": sha256(rows),
-        "weights": None if record is None else read_json(record)["weights_sha256"],
         "settings": {key: value for key, value in settings.items() if key != "mode"}
         | {"device": pick_device(settings["device"]).type},
         "code": code,
-    }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    } | {name: sha256(each) if isinstance(each, Path) else each for name, each in others.items()}
+
+
+def weights_hash(record: str | Path | None) -> str | None:
+    """Content hash of a method's weights, from its method.json; None for the unquantized model."""
+    return None if record is None else read_json(record)["weights_sha256"]
 
 
 def stored(path: str | Path, key: bytes) -> str | None:

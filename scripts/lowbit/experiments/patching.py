@@ -20,6 +20,7 @@ from lowbit.engine.walk import Stream
 from lowbit.errors import GateError
 from lowbit.experiments.conditions import ALL_WEIGHTS, GATE_INPUT, PATCH, Condition
 from lowbit.experiments.edited_documents import EDITS_AT_ONCE, document_nll, read_once
+from lowbit.unfinished import UNKEPT, Unkept
 
 
 def edit_of(condition: Condition, decoder: Decoder, donor: Stream) -> Edit:
@@ -44,6 +45,7 @@ def condition_nll(
     conditions: Sequence[Condition],
     token_ids: NDArray[np.int32],
     advance: Callable[[int], object] = lambda documents: None,
+    parts: Unkept = UNKEPT,
 ) -> dict[str, NDArray[np.float64]]:
     """Mean NLL of each document of `token_ids` `[documents, length]` under every condition.
 
@@ -52,6 +54,7 @@ def condition_nll(
 
     Args:
         advance: called with the number of documents that are done in one of the `groups`.
+        parts: finished parts are kept there and taken from there.
 
     Returns:
         `[documents]`, nats: by the names of the full-precision, the donor and the quantized stream,
@@ -65,8 +68,9 @@ def condition_nll(
     whole = [each for each in conditions if each.is_whole(len(engine.decoder))]
     check_whole(_walk(engine, quantized, donor, whole, token_ids[:PROBE_DOCUMENTS]), whole, donor)
     found: dict[str, NDArray[np.float64]] = {}
-    for group in groups(conditions, len(engine.decoder)):
-        found |= _walk(engine, quantized, donor, group, token_ids, others, advance)
+    for number, group in enumerate(groups(conditions, len(engine.decoder))):
+        kept = parts.of(str(number))
+        found |= _walk(engine, quantized, donor, group, token_ids, others, advance, kept)
         others = []  # no condition needs them: once is enough
     return found | {str(condition): found[donor.name] for condition in whole}
 
@@ -103,6 +107,7 @@ def _walk(
     token_ids: NDArray[np.int32],
     others: Sequence[Stream] = (),
     advance: Callable[[int], object] = lambda documents: None,
+    parts: Unkept = UNKEPT,
 ) -> dict[str, NDArray[np.float64]]:
     """Walk conditions in one group; `others`: streams that only their NLL is wanted of."""
     edits = {
@@ -110,4 +115,4 @@ def _walk(
         for condition in conditions
     }
     streams = [*others, donor, quantized]
-    return document_nll(engine, streams, [edits], token_ids, advance, donor.name)
+    return document_nll(engine, streams, [edits], token_ids, advance, donor.name, parts)

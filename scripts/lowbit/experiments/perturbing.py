@@ -141,6 +141,11 @@ class Norms:
             mismatch = worst_mismatch(found, norm, size)
             torch.maximum(self._worst, mismatch, out=self._worst)  # nan stays nan
 
+    @property
+    def measured(self) -> Mapping[str, Tensor]:
+        """All that was measured, as tensors that are changed in place."""
+        return {"squares": self._squares, "worst": self._worst}
+
     def worst(self) -> float:
         """Largest relative mismatch so far; 0 where no norm was meant."""
         return float(self._worst)
@@ -175,6 +180,10 @@ class PerturbationEdit(Nothing):
     @property
     def blocks(self) -> frozenset[int]:
         return frozenset(self._modules)
+
+    @property
+    def measured(self) -> Mapping[str, Tensor]:
+        return self.norms.measured
 
     def parameters(self, index: int, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Perturb the weights of the chosen projections."""

@@ -34,18 +34,25 @@ class Scores:
 
 
 def score_documents(
-    engine: Engine, variants: Sequence[Stream], token_ids: NDArray[np.int32]
+    engine: Engine, variants: Sequence[Stream], token_ids: NDArray[np.int32], first: int = 0
 ) -> Iterator[dict[str, Scores]]:
-    """Score `token_ids` `[documents, length]` under `full` and `variants`; yields per batch."""
+    """Score `token_ids` `[documents, length]` under `full` and `variants`; yields per shard.
+
+    Args:
+        first: document to begin with, as in `Engine.shards`.
+    """
     streams = [engine.full, *variants]
-    for shard in engine.shards(token_ids):
+    for shard in engine.shards(token_ids, first=first):
+        parts: dict[str, list[Scores]] = {stream.name: [] for stream in streams}
         for rows, normed in zip(shard, walk(engine.decoder, streams, shard), strict=True):
             losses = token_losses(engine.decoder.logits, normed, rows, reference=FULL)
-            yield {name: _document_means(column) for name, column in losses.items()}
+            for name, column in losses.items():
+                parts[name].append(_document_means(column))
+        yield {name: join(batches) for name, batches in parts.items()}
 
 
 def join(parts: Sequence[Scores]) -> Scores:
-    """Put the batches of one stream together again."""
+    """Put the batches or shards of one stream together again."""
     columns = [[getattr(part, field.name) for part in parts] for field in fields(Scores)]
     return Scores(*(None if c[0] is None else np.concatenate(c) for c in columns))
 

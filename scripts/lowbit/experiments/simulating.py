@@ -88,6 +88,10 @@ class SimulationEdit(Nothing):
     def blocks(self) -> frozenset[int]:
         return frozenset(range(len(self._decoder)))
 
+    @property
+    def measured(self) -> Mapping[str, Tensor]:
+        return {f"{target} {module}": both for (target, module), both in self._energies.items()}
+
     def parameters(self, index: int, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Quantize the weights of all projections, on the CPU, where codebooks are made."""
         if self.simulation.weight_bits == UNQUANTIZED:

@@ -22,6 +22,7 @@ from lowbit.quantization.block_store import BlockStore
 from lowbit.quantization.blocks import QuantizedBlock
 from lowbit.quantization.quantized import QuantizedLayer, dequantize
 from lowbit.quantizers.eqat_training import cosine, require_finite
+from lowbit.unfinished import say
 
 LARGEST_GRADIENT = 0.3
 """Norm of the gradient over all step sizes above which it is scaled down."""
@@ -168,7 +169,10 @@ class _Progress:
     @torch.no_grad()
     def _resume(self) -> None:
         state = self._read()
+        if not state:
+            return
         if state.get("fingerprint") != self.fingerprint:
+            say(f"{self.path} was made from something else: training starts anew")
             return
         self.done = state["done"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -178,7 +182,10 @@ class _Progress:
     def _read(self) -> Mapping[str, Any]:
         try:
             return torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # damaged or not there (torch has no one error for it): from the start
+        except FileNotFoundError:
+            return {}
+        except Exception as error:  # torch has no one error for a damaged file
+            say(f"{self.path} is damaged ({error}): training starts anew")
             return {}
 
 
