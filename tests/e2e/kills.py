@@ -71,12 +71,12 @@ class Run:
     @property
     def done(self) -> int:
         """How many jobs of this run are done."""
-        return int(([0] + DONE.findall(self.output))[-1])
+        return int(([0, *DONE.findall(self.output)])[-1])
 
     @property
     def jobs(self) -> int:
         """How many jobs this run has; 0 before it says so."""
-        return int(([0] + TOTAL.findall(self.output))[-1])
+        return int(([0, *TOTAL.findall(self.output)])[-1])
 
     def heads(self) -> list[psutil.Process]:
         """Snakemake's process; none before it has started."""
