@@ -6,6 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-perturbation bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments test-hub .venv .envs/test .envs/test_hub .envs/bench_patching
 .PHONY: crate test-environments .envs/crate
+.PHONY: test-kills
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
@@ -66,6 +67,9 @@ test-hub: .venv .envs/test .envs/test_hub  ## test what comes from the hub, with
 
 test-environments: .envs/test  ## make every environment from nothing and compare it with its file (15 min)
 	@.envs/test/bin/python -m pytest tests/environment_builds.py $(ARGS)
+
+test-kills: environments .envs/test  ## kill a small study 30 times at random, and go on each time
+	@PYTHONPATH=scripts .envs/test/bin/python tests/e2e/kills.py $(ARGS)
 
 bench: .venv  ## measure the scorer against a plain forward and lm-evaluation-harness
 	@$(RUN_OTHER) rules/bench.smk --forcerun bench $(ARGS)

@@ -7,6 +7,7 @@ therefore written as whole options (`--seed 0`), which cannot be taken for one a
 """
 
 import json
+import os
 import re
 import shlex
 
@@ -68,10 +69,11 @@ wildcard_constraints:
 # A job has one thread, whatever the machine has: threads change sums in the last bits. Jobs that run a
 # model or a quantizer have those of the config, which they declare and give to PyTorch themselves.
 # Threads sleep while they wait for each other (OpenMP would spin, and take the time of whatever else
-# runs on the machine: several times slower).
+# runs on the machine: several times slower). A job knows who runs it: what a killed run left is ended
+# at the next start.
 shell.prefix(
     "set -euo pipefail; export PYTHONNOUSERSITE=1 OMP_WAIT_POLICY=PASSIVE "
-    "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1; "
+    f"OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 LOWBIT_HEAD={os.getpid()}; "
 )
 
 if workflow.is_main_process:

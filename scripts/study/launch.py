@@ -1,7 +1,8 @@
 """Run Snakemake in this folder, one run at a time: `python scripts/study/launch.py <options>`.
 
 Snakemake's own lock outlives a killed run and must then be removed by hand. The lock taken here
-ends with its process, however that ends; so while it is held, what a run left behind is a remnant.
+ends with its process, however that ends; so while it is held, what a run left behind is a remnant:
+files, and jobs that go on where Snakemake alone was killed, and would hold memory and a GPU.
 """
 
 import fcntl
@@ -11,6 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
+HEAD = "LOWBIT_HEAD"
+"""Variable that tells a job the process of its Snakemake; see rules/common.smk."""
 STATE = Path(".snakemake")
 PATIENCE = 3.0
 """Seconds that another run is waited for: jobs of one that was just killed have the lock until the
@@ -53,9 +58,25 @@ def remove_remnants() -> None:
         remnant.unlink()
 
 
+def end_leftover_jobs() -> None:
+    """End jobs of this folder whose Snakemake is no more (`HEAD` in their environment)."""
+    for process in psutil.process_iter():
+        try:
+            head = process.environ().get(HEAD, "")
+            if head.isdigit() and Path(process.cwd()) == Path.cwd() and not _alive(int(head)):
+                process.kill()
+        except psutil.Error:  # it has just ended, or is not ours
+            continue
+
+
+def _alive(process: int) -> bool:
+    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+
+
 def main(arguments: Sequence[str]) -> None:
     """Take the lock and become Snakemake, which keeps the lock to its end."""
     lock = take_lock(STATE / "run.lock")
+    end_leftover_jobs()
     remove_remnants()
     os.set_inheritable(lock, True)
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])

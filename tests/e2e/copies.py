@@ -43,9 +43,10 @@ class Copy:
 
     folder: Path
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `make` in a process group of its own."""
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start `make` in a process group of its own, with more variables in its environment."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        environment |= variables
         return subprocess.Popen(
             ["make", "--no-print-directory", *arguments],
             cwd=self.folder,

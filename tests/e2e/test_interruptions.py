@@ -6,26 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from copies import SECONDS, SMALL, Copy, started
+from kills import KINDS, draw, kill_again_and_again
 
-# Something that is there only from a certain moment of the run on: in each, the run is killed.
-MOMENTS: list[Callable[[Path], bool]] = [
-    # while the first method is being quantized
-    lambda results: any(results.glob("models/*/logs/quantize/*.log")),
-    # between two methods
-    lambda results: len(list(results.glob("models/*/quantized/*/method.json"))) >= 2,
-    # while documents are being scored
-    lambda results: "document" in read(results / "small/demo/logs/score.log"),
-    # between writing the scores of two methods
-    lambda results: any(results.glob("models/*/scores/*/*.parquet")),
-    # while tables are being computed
-    lambda results: (results / "small/demo/errors.parquet").exists(),
-    # while figures are being drawn
-    lambda results: any(results.glob("small/demo/figures/*.png")),
-]
-
-
-def read(file: Path) -> str:
-    return file.read_text(encoding="utf-8") if file.exists() else ""
+SEED = 11
 
 
 def wait_for(moment: Callable[[Path], bool], copy: Copy, process: subprocess.Popen[str]) -> None:
@@ -38,13 +21,15 @@ def wait_for(moment: Callable[[Path], bool], copy: Copy, process: subprocess.Pop
     assert process.poll() is None
 
 
-def test_a_killed_study_goes_on_to_the_same_results(fresh: Copy, finished: Copy) -> None:
-    for moment in MOMENTS:
-        with started(fresh, "study", f"STUDY={SMALL}") as process:
-            wait_for(moment, fresh, process)
-    fresh.study()
+def test_a_study_killed_three_times_goes_on_to_the_same_results(
+    fresh: Copy, finished: Copy
+) -> None:
+    """One job, Snakemake, everything; `make test-kills` does it 30 times."""
+    kills = kill_again_and_again(fresh, draw(3, SEED), SMALL)
+    assert {each.kind for each in kills} == set(KINDS)
     assert fresh.results() == finished.results()
     assert not list(fresh.folder.glob("results/**/*.partial"))
+    assert not list(fresh.folder.glob("results/**/*.unfinished"))
     assert not fresh.plan()
 
 
