@@ -25,8 +25,8 @@ rule measure_residuals:
         "Measure the residual magnitudes of {wildcards.model}"
     shell:
         "python scripts/residuals.py --model {input.model} --tokens {input.tokens} "
-        "--settings {params.settings:q} --gates {output.gates} --output {output.residuals} "
-        "--dimensions {output.dimensions} 2>&1 | tee {log}"
+        "--settings {params.settings:q} --code {params.code} --gates {output.gates} "
+        "--output {output.residuals} --dimensions {output.dimensions} 2>&1 | tee {log}"
 
 
 rule analyze_residuals:

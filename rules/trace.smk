@@ -37,7 +37,7 @@ rule trace_layers:
     shell:
         "python scripts/trace_layers.py --model {input.model} --tokens {input.tokens} "
         "--sets {input.sets} --methods {params.methods:q} --settings {params.settings:q} "
-        "--gates {output.gates} --exits {output.exits} --differences {output.differences} "
+        "--code {params.code} --gates {output.gates} --exits {output.exits} --differences {output.differences} "
         "2>&1 | tee {log}"
 
 

@@ -1,8 +1,11 @@
-"""Read models out at every layer, and compare their MLP outputs, full precision and quantized."""
+"""Read models out at every layer, and compare their MLP outputs, full precision and quantized.
+
+An interrupted walk goes on where it was (`lowbit.unfinished`).
+"""
 
 import argparse
 import json
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +20,12 @@ if TYPE_CHECKING:
 
     from lowbit.engine.engine import Engine
     from lowbit.engine.walk import Stream
+    from lowbit.unfinished import Make, Parts
 
 
 def parse_arguments() -> argparse.Namespace:
     """Define and read the options."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="model.json of fetch_model.py")
     parser.add_argument("--tokens", type=Path, required=True, help="tokens.parquet")
     parser.add_argument("--sets", type=Path, required=True, help="sets.parquet")
@@ -32,6 +36,7 @@ def parse_arguments() -> argparse.Namespace:
         help='JSON list of {"name", "record" (method.json), "sets_of" (whose D_large and D_ctrl)}',
     )
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
+    parser.add_argument("--code", default="", help="digest of the job's code")
     parser.add_argument("--gates", type=Path, required=True, help="JSON to write: engine checks")
     parser.add_argument("--exits", type=Path, required=True, help="Parquet to write: early exit")
     parser.add_argument(
@@ -47,9 +52,20 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.engine.engine import Engine
-    from lowbit.experiments.trace import mlp_differences
+    from lowbit.experiments.kept_scores import made_from, weights_hash
+    from lowbit.experiments.trace import Differences, mlp_differences
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.unfinished import Parts
 
+    sources = made_from(
+        arguments.model,
+        arguments.settings,
+        arguments.code,
+        tokens=arguments.tokens,
+        sets=arguments.sets,
+        methods=[{**each, "record": weights_hash(each["record"])} for each in arguments.methods],
+    )
+    parts = Parts.open(arguments.exits.with_suffix(".unfinished"), sources)
     engine = Engine.open(arguments.model, arguments.settings)
     variants = [engine.quantized(m["name"], Path(m["record"])) for m in arguments.methods]
     doc_ids, token_ids = read_tokens(arguments.tokens)
@@ -59,13 +75,17 @@ def main() -> None:
     for method, variant in zip(arguments.methods, variants, strict=True):
         by_sets.setdefault(method["sets_of"], []).append(variant)
     exits = [
-        read_out(engine, streams, name, sets, np.array(doc_ids), token_ids)
+        read_out(engine, streams, name, sets, np.array(doc_ids), token_ids, parts.of(name))
         for name, streams in by_sets.items()
     ]
     write_parquet(arguments.exits, pd.concat(exits, ignore_index=True))
-    found = collect(mlp_differences(engine, variants, token_ids), len(doc_ids), "MLP outputs")
-    names = {method: {"method": method} for method in found}
+    walk = partial(mlp_differences, engine, variants, token_ids)
+    # Beside the folders of `sets_of`, which are names of methods.
+    kept = parts.of("MLP outputs")
+    found = collect(walk, Differences, len(doc_ids), "MLP outputs", kept)
+    names = {key: {"method": key[0]} for key in found}
     write_parquet(arguments.differences, by_layer(doc_ids, found, names, "mean_squared_difference"))
+    parts.remove()
 
 
 def read_out(
@@ -75,6 +95,7 @@ def read_out(
     sets: "pd.DataFrame",
     doc_ids: "np.ndarray",
     token_ids: "np.ndarray",
+    parts: "Parts",
 ) -> "pd.DataFrame":
     """Early exit of the full and some quantized models on one method's D_large and D_ctrl.
 
@@ -85,30 +106,43 @@ def read_out(
         InputError: the table of sets has none of this method.
     """
     from lowbit.analysis.tables import membership
-    from lowbit.experiments.trace import exit_nll
+    from lowbit.experiments.trace import Exits, exit_nll
     from lowbit.names import SETS
 
     large, control = (membership(sets, sets_of, name, doc_ids) for name in SETS)
     member = large | control
     if not member.any():
         raise InputError(f"the table of sets has no documents of the method {sets_of}")
-    batches = exit_nll(engine, [engine.full, *variants], token_ids[member])
-    exits = collect(batches, int(member.sum()), f"early exit, documents of {sets_of}")
+    walk = partial(exit_nll, engine, [engine.full, *variants], token_ids[member])
+    what = f"early exit, documents of {sets_of}"
+    exits = collect(walk, Exits, int(member.sum()), what, parts)
     names = {key: {"model": key[0], "sets_of": sets_of, "quantity": key[1]} for key in exits}
     return by_layer(doc_ids[member], exits, names, "nll")
 
 
-def collect(batches: Iterable[dict], documents: int, what: str) -> dict:
-    """Join `[batch, layers]` arrays of all batches, with a progress bar."""
+def collect(
+    walk: "Make", kind: type, documents: int, what: str, parts: "Parts"
+) -> dict[tuple[str, str], "np.ndarray"]:
+    """Walk all documents, with a progress bar; join the arrays `[documents, layers]` of all shards.
+
+    Args:
+        kind: what holds a stream's arrays.
+
+    Returns:
+        By stream and the array's name.
+    """
     import numpy as np
     from tqdm import tqdm
 
-    parts = []
+    shards: dict[tuple[str, str], list[np.ndarray]] = {}
     with tqdm(total=documents, unit="document", desc=what) as bar:
-        for batch in batches:
-            parts.append(batch)
-            bar.update(len(next(iter(batch.values()))))
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        for shard in parts.walk(kind, (), walk):
+            for stream, columns in shard.items():
+                present = {k: array for k, array in vars(columns).items() if array is not None}
+                for name, array in present.items():
+                    shards.setdefault((stream, name), []).append(array)
+            bar.update(len(array))
+    return {key: np.concatenate(arrays) for key, arrays in shards.items()}
 
 
 def by_layer(doc_ids: Any, arrays: dict, names: dict, value: str) -> Any:

@@ -234,13 +234,11 @@ def test_early_exit_equals_the_final_norm_and_head_on_hidden_states(name: str) -
                 logits = cap * torch.tanh(logits / cap)
             losses = logits.double().log_softmax(-1)[:, :-1]
         expected = -losses.gather(-1, ids[:, 1:, None])[..., 0].mean(1)
-        np.testing.assert_allclose(found[FULL, "z"][:, index], expected, atol=1e-5)
-    np.testing.assert_allclose(found[FULL, "z"][:, -1], plain_nll(model, ids).mean(1), atol=1e-5)
+        np.testing.assert_allclose(found[FULL].z[:, index], expected, atol=1e-5)
+    np.testing.assert_allclose(found[FULL].z[:, -1], plain_nll(model, ids).mean(1), atol=1e-5)
     changed = load_into_copy(model, engine.decoder, noisy, name)
-    np.testing.assert_allclose(
-        found["noisy", "z"][:, -1], plain_nll(changed, ids).mean(1), atol=1e-5
-    )
-    assert ((FULL, "r") in found) == (name != "gpt-neox")
+    np.testing.assert_allclose(found["noisy"].z[:, -1], plain_nll(changed, ids).mean(1), atol=1e-5)
+    assert (found[FULL].r is not None) == (name != "gpt-neox")
 
 
 def final_norm(model: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -262,7 +260,7 @@ def test_differences_of_mlp_outputs() -> None:
     engine = engine_of(model)
     noisy = noisy_copy(engine.decoder)
     parts = list(mlp_differences(engine, [noisy], ids.int().numpy()))
-    found = np.concatenate([part["noisy"] for part in parts])
+    found = np.concatenate([part["noisy"].mean_squared for part in parts])
     outputs = {}
     for each in (model, load_into_copy(model, engine.decoder, noisy, "llama")):
         seen = outputs.setdefault(id(each), [])

@@ -200,6 +200,12 @@ JOBS: dict[str, tuple[object, ...]] = {
         ),
         *("--output", "scores.json"),
     ),
+    "residuals": (*MODEL, "--output", "norms.parquet", "--dimensions", "dimensions.parquet"),
+    "trace_layers": (
+        *MODEL,
+        *("--sets", "sets.parquet", "--methods", json.dumps(CALLS)),
+        *("--exits", "exits.parquet", "--differences", "differences.parquet"),
+    ),
     "evaluate": (
         *MODEL[:2],
         "--methods",

@@ -45,20 +45,26 @@ MEASURES: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]] = {
 
 @dataclass(frozen=True)
 class ResidualMeasures:
-    """What one batch gave; a quantity whose role the architecture does not have is left out."""
+    """What one shard gave; a quantity whose role the architecture does not have is left out."""
 
     documents: dict[str, NDArray[np.float64]]
-    """Per measure: means over tokens, `[batch, layers]`."""
+    """Per measure: means over tokens, `[documents, layers]`."""
     magnitude: NDArray[np.float64]
     """Sum over documents of the mean over tokens of |r| by dimension, `[layers, hidden]`; of z
     where there is no r."""
 
 
-def measure_residuals(engine: Engine, token_ids: NDArray[np.int32]) -> Iterator[ResidualMeasures]:
-    """Walk the full-precision model over `token_ids` `[documents, length]`; yields per batch."""
+def measure_residuals(
+    engine: Engine, token_ids: NDArray[np.int32], first: int = 0
+) -> Iterator[ResidualMeasures]:
+    """Walk the full-precision model over `token_ids` `[documents, length]`; yields per shard.
+
+    Args:
+        first: document to begin with, as in `Engine.shards`.
+    """
     present = [q for q, role in QUANTITIES.items() if role in engine.decoder.roles]
     layers, width = len(engine.decoder), engine.decoder.model.config.hidden_size
-    for shard in engine.shards(token_ids):
+    for shard in engine.shards(token_ids, first=first):
         batches = [
             ResidualMeasures(
                 {
@@ -71,8 +77,15 @@ def measure_residuals(engine: Engine, token_ids: NDArray[np.int32]) -> Iterator[
             for rows in shard
         ]
         taps = partial(_measure_taps, present, batches)
-        for number, _ in enumerate(walk(engine.decoder, [engine.full], shard, taps)):
-            yield batches[number]
+        for _ in walk(engine.decoder, [engine.full], shard, taps):
+            pass
+        yield ResidualMeasures(
+            {
+                name: np.concatenate([batch.documents[name] for batch in batches])
+                for name in batches[0].documents
+            },
+            sum(batch.magnitude for batch in batches),
+        )
 
 
 def _measure_taps(

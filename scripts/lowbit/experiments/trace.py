@@ -6,6 +6,7 @@ squared difference between the two models' MLP outputs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -22,23 +23,46 @@ EXITS = {"r": "residual_mid", "z": "residual_out"}
 """Where a model is read out, and the role."""
 
 
-def exit_nll(
-    engine: Engine, streams: Sequence[Stream], token_ids: NDArray[np.int32]
-) -> Iterator[dict[tuple[str, str], NDArray[np.float64]]]:
-    """Read every stream out at every block; yields per batch of `token_ids` `[documents, length]`.
+@dataclass
+class Exits:
+    """NLL of one stream's documents at every block, mean over tokens in nats, by exit."""
 
-    Yields:
-        NLL by stream name and exit, mean over tokens in nats: `[batch, layers]`. An exit whose role
-        the architecture does not have is left out.
+    r: NDArray[np.float64] | None = None
+    """`[documents, layers]`; None where the architecture does not have it."""
+    z: NDArray[np.float64] | None = None
+    """The same."""
+
+
+@dataclass
+class Differences:
+    """How far one stream's MLP outputs are from the full-precision model's."""
+
+    mean_squared: NDArray[np.float64]
+    """`[documents, layers]`, mean over tokens and dimensions."""
+
+
+def exit_nll(
+    engine: Engine, streams: Sequence[Stream], token_ids: NDArray[np.int32], first: int = 0
+) -> Iterator[dict[str, Exits]]:
+    """Read every stream out at every block; yields per shard of `token_ids` `[documents, length]`.
+
+    Args:
+        first: document to begin with, as in `Engine.shards`.
     """
     exits = {name: role for name, role in EXITS.items() if role in engine.decoder.roles}
-    for shard in engine.shards(token_ids):
+    for shard in engine.shards(token_ids, first=first):
         shape = [(len(rows), len(engine.decoder)) for rows in shard]
         keys = [(stream.name, name) for stream in streams for name in exits]
         found = [{key: np.zeros(of_batch) for key in keys} for of_batch in shape]
         taps = partial(_exit_taps, engine.decoder, exits, shard, found)
-        for number, _ in enumerate(walk(engine.decoder, streams, shard, taps)):
-            yield found[number]
+        for _ in walk(engine.decoder, streams, shard, taps):
+            pass
+        yield {
+            stream.name: Exits(
+                **{e: np.concatenate([batch[stream.name, e] for batch in found]) for e in exits}
+            )
+            for stream in streams
+        }
 
 
 def _exit_taps(
@@ -59,19 +83,23 @@ def _exit_taps(
 
 
 def mlp_differences(
-    engine: Engine, variants: Sequence[Stream], token_ids: NDArray[np.int32]
-) -> Iterator[dict[str, NDArray[np.float64]]]:
-    """Compare MLP outputs with the full-precision model's; yields per batch.
+    engine: Engine, variants: Sequence[Stream], token_ids: NDArray[np.int32], first: int = 0
+) -> Iterator[dict[str, Differences]]:
+    """Compare the variants' MLP outputs with the full-precision model's; yields per shard.
 
-    Yields:
-        By variant: mean over tokens and dimensions of the squared difference, `[batch, layers]`.
+    Args:
+        first: document to begin with, as in `Engine.shards`.
     """
     layers = len(engine.decoder)
-    for shard in engine.shards(token_ids):
+    for shard in engine.shards(token_ids, first=first):
         found = [{v.name: np.zeros((len(rows), layers)) for v in variants} for rows in shard]
         taps = partial(_difference_taps, {}, found)
-        for number, _ in enumerate(walk(engine.decoder, [engine.full, *variants], shard, taps)):
-            yield found[number]
+        for _ in walk(engine.decoder, [engine.full, *variants], shard, taps):
+            pass
+        yield {
+            each.name: Differences(np.concatenate([batch[each.name] for batch in found]))
+            for each in variants
+        }
 
 
 def _difference_taps(
