@@ -72,6 +72,10 @@ class Rescaling(Scaling):
         """Make the edit with room for the factors."""
         return cls(role, {index: np.ones(len(each)) for index, each in targets.items()}, targets)
 
+    @property
+    def measured(self) -> Mapping[str, Tensor]:
+        return {str(index): torch.from_numpy(each) for index, each in self.factors.items()}
+
     def taps(self, index: int, rows: slice, donated: Donated) -> Mapping[str, Tap]:
         def rescale(activation: Tensor) -> Tensor:
             norm = activation.float().norm(dim=-1).mean(1)
