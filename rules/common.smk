@@ -79,7 +79,7 @@ shell.prefix(
 if workflow.is_main_process:
     print(f"study {STUDY.study}: results in {STUDY_FOLDER}/, first {STUDY_FOLDER}/summary.md", file=sys.stderr)
 elif workflow.remote_exec:
-    place_jobs(workflow)
+    place_jobs(sys.argv[1:])
 
 
 def code(script, environment, *modules):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowbit.files import write_json
+from lowbit.files import read_json, write_json
 from study import machine
 from study.locks import lock_of, write_lock
 from study.machine import Code, Machine, describe_code, describe_machine, without_home
@@ -20,12 +20,14 @@ from study.provenance import (
     Job,
     Placement,
     Run,
+    _commit,
     _results,
     keep_run,
     kept_runs,
     run_of,
     summarize,
 )
+from study.run_record import _placement_file, place_jobs
 from study.schema import PROVENANCE_SCHEMA, provenance_schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,6 +116,21 @@ def test_a_result_has_its_hash_its_run_and_its_machine(
     assert (results["unknown"].run, results["unknown"].made) == (None, None)
 
 
+def test_a_job_on_a_cluster_notes_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    jobs = ["quantize:model=demo-1,method=rtn-2", "plot:"]
+    place_jobs(["--mode", "remote", "--target-jobs", *jobs, "--cores", "1", "all"])
+    expected = [
+        _placement_file("quantize", {"method": "rtn-2", "model": "demo-1"}),
+        _placement_file("plot", {}),
+    ]
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.json")} == {*expected}
+    for file in expected:
+        assert Placement.model_validate(read_json(file)).machine == describe_machine()
+
+
 def test_weights_have_the_hash_of_their_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +139,19 @@ def test_weights_have_the_hash_of_their_record(
     write_json("method.json", {"weights_sha256": "f" * 64})
     (result,) = _results([make_job({"weights.safetensors": at(1)})], []).values()
     assert result.sha256 == "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("record", "commit"),
+    [
+        ({"source": f"hub:org/model@{'a1' * 20}"}, "a1" * 20),
+        ({"source": f"hub:org/data@{'b2' * 20}/part-*.parquet"}, "b2" * 20),
+        ({"source": "qerror:llama", "commit": "c3" * 20}, "c3" * 20),
+        ({"source": "path:/data/me@home.txt"}, None),
+    ],
+)
+def test_the_commit_of_a_source_is_found(record: dict[str, str], commit: str | None) -> None:
+    assert _commit(record) == commit
 
 
 def test_costs_are_summed_by_rule(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def main() -> None:
             raise GateError("the crate does not conform to its profile:\n" + "\n".join(found))
         archive.replace(partial)
     print(f"{results}/crate.zip: {len(crate.data_entities)} files, checked against the profile")
+    for file in naming_home(record):
+        print(f"note: {file} in it names {Path.home()}; look at it before you publish the crate")
 
 
 def study_name(file: Path) -> str:
@@ -101,6 +103,13 @@ def is_packed(file: str, record: Mapping[str, Any]) -> bool:
     """Whether a result is packed: the study's own, and the records of what studies share."""
     own = file.startswith(f"results/{record['study']}/") or file.endswith(".json")
     return own and record["results"][file]["sha256"] is not None
+
+
+def naming_home(record: Mapping[str, Any]) -> list[str]:
+    """The packed results in which the path of the user's home directory stands."""
+    home = f"{Path.home()}/".encode()
+    packed = [file for file in record["results"] if is_packed(file, record)]
+    return [file for file in packed if home in Path(file).read_bytes()]
 
 
 def describe(record: Mapping[str, Any], results: Path, agent: Mapping[str, str] | None) -> ROCrate:
@@ -205,13 +214,12 @@ def add_inputs(
 ) -> list[Entity]:
     """Add what the study was given: its config, and which models and texts that names."""
     parameter(crate, workflow, "input", "config", config)
-    given = {f"models.{name}": origin for name, origin in record["models"].items()}
+    models = {f"models.{name}": origin for name, origin in record["models"].items()}
     inputs = [config]
-    for key, origin in {**given, **record["documents"]}.items():
-        commit = f" at commit {origin['commit']}" if origin["commit"] else ""
-        value = add(
-            crate, "PropertyValue", f"#given-{key}", name=key, value=f"{origin['source']}{commit}"
-        )
+    for key, origin in {**models, **record["documents"]}.items():
+        source, commit = origin["source"], origin["commit"] or ""
+        given = source if commit in source else f"{source} at commit {commit}"
+        value = add(crate, "PropertyValue", f"#given-{key}", name=key, value=given)
         parameter(crate, workflow, "input", key, value)
         inputs.append(value)
     return inputs

@@ -7,7 +7,8 @@ date of a file says which of them made it, also when that was another study's.
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -96,9 +97,9 @@ class ModelOrigin(Part):
     """A model as it was checked."""
 
     source: str
-    """As in the config, the home directory written as `~`."""
+    """As in the config, a branch as its commit and the home directory as `~`."""
     commit: str | None
-    """Of the hub's repository; null for local files."""
+    """Of the repository that it comes from, 40 hex digits; null for local files."""
     files: dict[str, str]
     """File -> SHA-256."""
 
@@ -109,9 +110,9 @@ class TextOrigin(Part):
     table: str
     """A key of `results`, which has its hash."""
     source: str
-    """As in the config, the home directory written as `~`."""
+    """As in the config, a branch as its commit and the home directory as `~`."""
     commit: str | None
-    """Of the hub's repository; null for local files."""
+    """Of the repository that it comes from, 40 hex digits; null for local files."""
 
 
 class RuleCost(Part):
@@ -304,12 +305,12 @@ def _content_hash(path: Path, fingerprints: Fingerprints) -> str | None:
 
 def _models(study: Study, paths: Paths) -> dict[str, ModelOrigin]:
     origins = {}
-    for name, model in study.models.items():
+    for name in study.models:
         record = _read_if_there(paths.shared("model", model=name))
         if record:
             origins[name] = ModelOrigin(
-                source=without_home(model.source),
-                commit=record.get("commit"),
+                source=without_home(record["source"]),
+                commit=_commit(record),
                 files={file: entry["sha256"] for file, entry in record["files"].items()},
             )
     return origins
@@ -328,9 +329,15 @@ def _documents(paths: Paths) -> dict[str, TextOrigin]:
             origins[key] = TextOrigin(
                 table=pattern("documents").format(documents=keyed),
                 source=without_home(record["source"]),
-                commit=record.get("commit"),
+                commit=_commit(record),
             )
     return origins
+
+
+def _commit(record: Mapping[str, Any]) -> str | None:
+    """The commit that a record names by itself or in `hub:<repository>@<commit>`."""
+    found = re.search(r"@([0-9a-f]{40})\b", record["source"])
+    return record.get("commit") or (found and found[1])
 
 
 def _read_if_there(path: str) -> dict[str, Any] | None:

@@ -3,10 +3,11 @@
 Called from the handlers in `rules/report.smk`; what Snakemake knows becomes plain data here.
 """
 
+import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -75,12 +76,20 @@ def end_run(
     write_json(paths.result("provenance.json"), record.model_dump(mode="json"))
 
 
-def place_jobs(workflow: "Workflow") -> None:
-    """On a machine of a cluster: note for each job that runs here what machine that is."""
-    for target in workflow.dag_settings.target_jobs:
-        placement = Placement(started=datetime.now(UTC), machine=describe_machine())
-        file = _placement_file(target.rulename, target.wildcards_dict)
-        write_json(file, placement.model_dump(mode="json"))
+def place_jobs(arguments: Sequence[str]) -> None:
+    """On a machine of a cluster: note for each job that runs here what machine that is.
+
+    Args:
+        arguments: those that Snakemake was called with here; it tells a Snakefile its jobs by
+            nothing else.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--target-jobs", nargs="+", default=[])
+    placement = Placement(started=datetime.now(UTC), machine=describe_machine())
+    for target in parser.parse_known_args(arguments)[0].target_jobs:
+        rule, _, wildcards = target.partition(":")
+        pairs = (pair.split("=", 1) for pair in wildcards.split(",") if pair)
+        write_json(_placement_file(rule, dict(pairs)), placement.model_dump(mode="json"))
 
 
 def _placement_file(rule: str, wildcards: Mapping[str, str]) -> Path:
