@@ -28,6 +28,10 @@ include: "rules/long_tail.smk"
 include: "rules/token_errors.smk"
 include: "rules/patch.smk"
 
+if STUDY.documents.released:
+
+    include: "rules/released.smk"
+
 if STUDY.evaluation:
 
     include: "rules/evaluation.smk"

@@ -13,14 +13,16 @@ import shlex
 
 from lowbit.errors import InputError
 from lowbit.files import sha256
+from lowbit.inputs.documents import pinned as pinned_documents
 from lowbit.inputs.models import pinned
 from lowbit.names import FULL
+from study.archive import locate
 from study.config import load_study
 from study.digest import code_digest, environment_digest
 from study.methods import Published
 from study.paths import paths_of, pattern
 from study.run_record import begin_run, end_run, place_jobs
-from study.sections import DEMO_CALIBRATION, DEMO_DOCUMENTS, DEMO_MODEL
+from study.sections import DEMO_MODEL
 
 try:
     STUDY = load_study(
@@ -123,31 +125,59 @@ def implementations():
     return found
 
 
-DOCUMENT_SETS = (
-    {
-        PATHS.evaluation_documents[name]: (f"evaluation.{name}", settings, settings.demo)
-        for name, settings in STUDY.evaluation.items()
-    }
-    | {
-        PATHS.calibration_documents[name]: (f"calibration.{name}", settings, DEMO_CALIBRATION)
-        for name, settings in STUDY.calibration.items()
-    }
-    | {PATHS.documents: ("documents", STUDY.documents, DEMO_DOCUMENTS)}
-)
+if workflow.is_main_process:
+    for settings, demo in STUDY.texts().values():
+        for gone, why in locate(settings.source, demo).passed_over.items():
+            used = locate(settings.source, demo).source
+            print(f"note: {settings.source} is read from {used}; {gone} is gone: {why}", file=sys.stderr)
+
+
+def keyed_documents(key):
+    """Keyed name of the table of documents of a section of texts."""
+    section, *name = key
+    if section == "documents":
+        return PATHS.documents
+    return getattr(PATHS, f"{section}_documents")[name[0]]
+
+
+DOCUMENT_SETS = {
+    keyed_documents(key): (".".join(key), settings, demo)
+    for key, (settings, demo) in STUDY.texts().items()
+}
 """Keyed name of a table of documents -> its section of the config, that section's content, and the
 embedded file. Where sections share a table, the last here has it."""
 
 
+def document_source(keyed):
+    """Where a table of documents is from, on the hub with the commit."""
+    _, settings, demo = DOCUMENT_SETS[keyed]
+    return pinned_documents(locate(settings.source, demo).source, demo)
+
+
+def reading_model(keyed):
+    """The model whose tokenizer reads a table of documents; none where these are texts."""
+    is_released = keyed == PATHS.documents and STUDY.documents.released
+    return [PATHS.shared("model", model=model) for model in STUDY.models if is_released]
+
+
 def document_options(keyed):
-    """Options for how a document source is read: columns that the config names, empty documents."""
-    key, settings, _ = DOCUMENT_SETS[keyed]
+    """Options for how a document source is read: its columns, which documents, empty ones."""
+    key, settings, demo = DOCUMENT_SETS[keyed]
+    found, drawn = locate(settings.source, demo), settings.candidates is not None
+    named = settings.source != found.source
     options = {
         "--key": key,
         "--text-column": settings.text_column,
         "--id-column": settings.id_column,
+        "--minimum": as_json(settings.minimum) if settings.minimum else None,
+        "--candidates": settings.candidates,
+        "--seed": str(STUDY.seed) if drawn else None,
+        "--ids": settings.ids_file(),
+        "--sha256": found.sha256,
+        "--named": as_json({"source": settings.source, "gone": found.passed_over}) if named else None,
     }
-    keep_empty = ["--keep-empty"] if getattr(settings, "keep_empty", False) else []
-    given = [f"{option} {shlex.quote(value)}" for option, value in options.items() if value]
+    keep_empty = ["--keep-empty"] if settings.keep_empty else []
+    given = [f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value]
     return " ".join([*given, *keep_empty])
 
 

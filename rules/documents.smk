@@ -2,6 +2,8 @@
 
 
 rule fetch_documents:
+    input:
+        model=lambda w: reading_model(w.documents),
     output:
         documents=pattern("documents"),
         record=pattern("documents_record"),
@@ -11,13 +13,14 @@ rule fetch_documents:
         "results/documents/{documents}/benchmarks/fetch_documents.tsv"
     params:
         code=code("fetch_documents.py", "core"),
-        source=lambda w: DOCUMENT_SETS[w.documents][1].source,
+        source=lambda w: document_source(w.documents),
         demo=lambda w: DOCUMENT_SETS[w.documents][2],
         reading=lambda w: document_options(w.documents),
+        model=lambda w, input: f"--model {input.model}" if input.model else "",
     conda:
         environment("core")
     message:
         "Read the documents {wildcards.documents}"
     shell:
         "python scripts/fetch_documents.py --source {params.source:q} --demo {params.demo} "
-        "{params.reading} --output {output.documents} --record {output.record} 2>&1 | tee {log}"
+        "{params.reading} {params.model} --output {output.documents} --record {output.record} 2>&1 | tee {log}"

@@ -1,13 +1,42 @@
 """The tokens: made once per model and documents; every later stage reads these."""
 
+if PATHS.chosen_for_all:
+
+    rule choose_documents:
+        input:
+            models=sorted(PATHS.shared("model", model=model) for model in STUDY.models),
+            documents=PATHS.shared("documents"),
+        output:
+            ids=PATHS.shared("chosen"),
+            record=PATHS.shared("chosen_record"),
+        log:
+            f"results/documents/{PATHS.documents}/logs/choose_documents/{PATHS.tokens}.log",
+        benchmark:
+            f"results/documents/{PATHS.documents}/benchmarks/choose_documents/{PATHS.tokens}.tsv"
+        params:
+            code=code("choose_documents.py", "core"),
+            n=f"--n {STUDY.documents.n}",
+            length=f"--length {STUDY.documents.length}",
+            seed=f"--seed {STUDY.seed}",
+        conda:
+            environment("core")
+        message:
+            "Choose documents that are long enough under the tokenizer of every model"
+        shell:
+            "python scripts/choose_documents.py --models {input.models} "
+            "--documents {input.documents} {params.n} {params.length} {params.seed} "
+            "--output {output.ids} --record {output.record} 2>&1 | tee {log}"
+
 
 rule tokenize_documents:
     input:
         model=pattern("model"),
         documents=PATHS.shared("documents"),
+        chosen=[PATHS.shared("chosen")] if PATHS.chosen_for_all else [],
     output:
         tokens=pattern("tokens"),
         record=pattern("tokens_record"),
+        ids=pattern("document_ids"),
     log:
         f"{SHARED}/logs/tokenize_documents/{{tokens}}.log",
     benchmark:
@@ -17,14 +46,15 @@ rule tokenize_documents:
         n=f"--n {STUDY.documents.n}",
         length=f"--length {STUDY.documents.length}",
         seed=f"--seed {STUDY.seed}",
+        chosen=lambda w, input: f"--chosen {input.chosen}" if input.chosen else "",
     conda:
         environment("core")
     message:
         "Tokenize the documents for {wildcards.model}"
     shell:
         "python scripts/tokenize_documents.py --model {input.model} --documents {input.documents} "
-        "{params.n} {params.length} {params.seed} "
-        "--output {output.tokens} --record {output.record} 2>&1 | tee {log}"
+        "{params.n} {params.length} {params.seed} {params.chosen} --output {output.tokens} "
+        "--record {output.record} --ids {output.ids} 2>&1 | tee {log}"
 
 
 rule tokenize_calibration:

@@ -11,7 +11,7 @@ import yaml
 from synthetic_study import METHODS, make_residuals, make_scores
 
 from lowbit.analysis.error_sets import ErrorSettings, choose_sets, error_table, sets_table
-from lowbit.analysis.statistics import BootstrapSettings
+from lowbit.analysis.statistics import BootstrapSettings, expected_jaccard
 from lowbit.analysis.tables import by_document, methods_from_config
 from lowbit.claims.judging import Study, judge, judge_direction, judge_figure, repository
 from lowbit.claims.paper import Paper, read_paper
@@ -439,3 +439,29 @@ def test_every_table_of_an_optional_stage_says_what_makes_it() -> None:
     assert tables == set(MADE_BY)
     made = re.findall(r"the rule (\w+) makes it", " ".join(MADE_BY.values()))
     assert all(f"rule {name}:" in rules for name in made)
+
+
+def test_agreement_with_the_released_sets_is_measured_on_the_methods_that_have_some() -> None:
+    methods = {
+        "awq3": {"quantizer": "awq", "bits": 3, "group_size": 128},
+        "rtn3": {"quantizer": "rtn", "bits": 3, "group_size": 128},
+    }
+    measured = results(methods=methods)
+    order = np.argsort(-measured.column("error", ["awq3"])[:, 0])
+    theirs = measured.doc_ids[order[:75]]
+
+    def overlap(doc_ids: np.ndarray, names: tuple[str, ...] = ("awq3", "rtn3")) -> Measurement:
+        sets = pd.DataFrame({"doc_id": doc_ids, "method": "awq3", "set": "large"})
+        with_sets = replace(measured, tables={"released_sets": sets})
+        return STATISTICS["released_overlap"](with_sets, names, {})
+
+    same = overlap(theirs)
+    chance = expected_jaccard(75, 75, 150)
+    assert same.value == pytest.approx(1 - chance)
+    assert (same.methods, same.n) == (("awq3",), 75)
+    assert same.low > 0
+    assert overlap(measured.doc_ids[order[75:]]).value == pytest.approx(-chance)
+    with pytest.raises(NotMeasured, match=r"no method of this study is one .* \(awq3\)"):
+        overlap(theirs, ("rtn3",))
+    with pytest.raises(NotMeasured, match=r"write documents\.source: qerror:<model>"):
+        STATISTICS["released_overlap"](measured, ("awq3",), {})

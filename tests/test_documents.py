@@ -10,7 +10,11 @@ from run_script import run_script
 
 from lowbit.errors import InputError
 from lowbit.files import read_json, sha256
-from lowbit.inputs.documents import document_files, locate_documents, read_documents
+from lowbit.inputs.document_tables import Columns, read_documents
+from lowbit.inputs.documents import (
+    find_documents,
+    local_files,
+)
 
 
 def write_jsonl(path: Path, rows: list[Any]) -> Path:
@@ -27,7 +31,7 @@ def write_frame(path: Path, **columns: Any) -> Path:
 
 def rows(path: Path, text: str = "text", doc_id: str | None = None) -> list[tuple]:
     """(doc_id, text, source) of every document."""
-    frame = read_documents(path, text, doc_id).frame
+    frame = read_documents(local_files(path), Columns(text, doc_id)).frame
     return list(frame[["doc_id", "text", "source"]].itertuples(index=False, name=None))
 
 
@@ -70,21 +74,21 @@ def test_a_folder_is_read_in_the_order_of_paths(tmp_path: Path) -> None:
 
 def test_empty_documents_are_dropped_and_counted_and_ids_stay(tmp_path: Path) -> None:
     values = [{"text": ""}, {"text": "a"}, {"text": " \n"}, {"text": None}, {"text": "b"}]
-    table = read_documents(write_jsonl(tmp_path / "a.jsonl", values), "text")
+    table = read_documents(local_files(write_jsonl(tmp_path / "a.jsonl", values)))
     assert table.dropped_empty == 3
     assert table.frame["doc_id"].tolist() == ["a.jsonl#1", "a.jsonl#4"]
 
 
 def test_empty_documents_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
     values = [{"text": ""}, {"text": "a"}, {"text": " \n"}, {"text": None}]
-    table = read_documents(write_jsonl(tmp_path / "a.jsonl", values), "text", keep_empty=True)
+    table = read_documents(local_files(write_jsonl(tmp_path / "a.jsonl", values)), keep_empty=True)
     assert table.dropped_empty == 0
     assert table.frame["text"].tolist() == ["", "a", " \n", ""]
 
 
 def test_ready_tokens_are_carried_along(tmp_path: Path) -> None:
     file = write_frame(tmp_path / "a.parquet", token_ids=[[1, 2], [3]], tokenizer_sha256=["f", "f"])
-    frame = read_documents(file, "text").frame
+    frame = read_documents(local_files(file)).frame
     assert [list(ids) for ids in frame["token_ids"]] == [[1, 2], [3]]
     assert frame["tokenizer_sha256"].tolist() == ["f", "f"]
 
@@ -124,37 +128,37 @@ BAD: dict[str, tuple[Any, str]] = {
 def test_documents_that_cannot_be_used_are_told(tmp_path: Path, write: Any, told: str) -> None:
     write(tmp_path / "a.jsonl")
     with pytest.raises(InputError) as caught:
-        read_documents(tmp_path / "a.jsonl", "text")
+        read_documents(local_files(tmp_path / "a.jsonl"))
     assert told in str(caught.value)
 
 
 def test_a_missing_id_is_told(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", [{"text": "a", "id": 1}, {"text": "b"}])
     with pytest.raises(InputError, match=r"a\.jsonl#1 has no id; change documents\.id_column"):
-        read_documents(file, "text", "id")
+        read_documents(local_files(file), Columns("text", "id"))
 
 
 def test_parquet_without_the_column_names_the_others(tmp_path: Path) -> None:
     file = write_frame(tmp_path / "a.parquet", body=["x"])
     with pytest.raises(InputError, match=r"set documents\.text_column to one of body"):
-        read_documents(file, "text")
+        read_documents(local_files(file))
 
 
 def test_a_truncated_parquet_file_is_told(tmp_path: Path) -> None:
     file = write_frame(tmp_path / "a.parquet", text=["x" * 100])
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(InputError, match="is not a whole Parquet file"):
-        read_documents(file, "text")
+        read_documents(local_files(file))
 
 
 def test_files_of_other_kinds_and_empty_folders_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nx\n")
     with pytest.raises(InputError, match=r"a\.csv is not a document file; give one of \.jsonl"):
-        document_files(tmp_path / "a.csv")
+        local_files(tmp_path / "a.csv")
     with pytest.raises(InputError, match="has no document files"):
-        document_files(tmp_path)
-    with pytest.raises(InputError, match="write demo or path:<file or folder>"):
-        locate_documents("huggingface", tmp_path)
+        local_files(tmp_path)
+    with pytest.raises(InputError, match=r"write demo or hub:.* or path:<file or folder> or"):
+        find_documents("huggingface", tmp_path)
 
 
 def fetch(folder: Path, source: str) -> None:
@@ -171,8 +175,8 @@ def test_the_script_writes_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert read_json(tmp_path / "out" / "documents.json") == {
         "source": "demo",
         "files": {"demo.parquet": sha256(tmp_path / "demo.parquet")},
-        "documents": 2,
         "dropped_empty": 0,
+        "documents": 2,
         "has_token_ids": False,
     }
     frame = pd.read_parquet(tmp_path / "out" / "documents.parquet")

@@ -1,6 +1,7 @@
 """Keys and paths: what shares a file and what does not, and when a source counts as changed."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,63 @@ def test_document_settings_change_their_keys(
     study = load()
     documents = study.documents.model_dump() | {key: value}
     assert changed(paths_of(study), paths_of(load(documents=documents))) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"minimum": {"n": 1}}, {"candidates": 30}, {"ids": "path:ids.txt", "n": 12}],
+    ids=["minimum", "candidates", "ids"],
+)
+def test_what_selects_documents_changes_their_keys(project: Any, change: dict) -> None:
+    Path("ids.txt").write_text("".join(f"d{at}\n" for at in range(12)))
+    study = load()
+    before, after = paths_of(study), paths_of(load(documents=study.documents.model_dump() | change))
+    assert changed(before, after) == {"documents", "tokens", "residuals"}
+
+
+def test_the_seed_is_in_the_key_of_documents_only_where_they_are_drawn(project: Any) -> None:
+    study = load()
+    drawn = study.documents.model_dump() | {"candidates": 30}
+    assert paths_of(load(seed=1)).documents == paths_of(study).documents
+    assert (
+        paths_of(load(documents=drawn, seed=1)).documents
+        != paths_of(load(documents=drawn)).documents
+    )
+
+
+def test_documents_are_chosen_for_all_models_only_where_their_tokenizers_differ(
+    project: tuple[Path, Path],
+) -> None:
+    model = project[0]
+    other = Path(shutil.copytree(model, model.with_name("other")))
+    weights = (model / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(weights[:-1] + b"?")
+    two = {"m": {"source": f"path:{model}"}, "o": {"source": f"path:{other}"}}
+    alone, together = paths_of(load()), paths_of(load(models=two))
+    assert not alone.chosen_for_all
+    assert not together.chosen_for_all
+    assert together.tokens == alone.tokens
+    assert together.models["o"] != together.models["m"]
+    (other / "tokenizer_config.json").write_text("{}")
+    apart = paths_of(load(models=two))
+    assert apart.chosen_for_all
+    assert changed(together, apart) == {"models", "tokens", "residuals"}
+    assert apart.tokens == paths_of(load(models=dict(reversed(two.items())))).tokens
+    assert (
+        apart.shared("chosen") == f"results/documents/{apart.documents}/chosen/{apart.tokens}.txt"
+    )
+    Path("ids.txt").write_text("".join(f"d{at}\n" for at in range(20)))
+    listed = load().documents.model_dump() | {"ids": "path:ids.txt"}
+    assert not paths_of(load(models=two, documents=listed)).chosen_for_all
+
+
+def test_released_sets_are_keyed_by_the_model_that_reads_them(project: tuple[Path, Path]) -> None:
+    released = {"name": "d", "source": "qerror:Qwen2.5-7B/awq3", "n": 20, "length": 32}
+    first = paths_of(load(documents=released)).documents
+    several = released | {"source": "qerror:Qwen2.5-7B/awq3+nf3"}
+    (project[0] / "config.json").write_text((project[0] / "config.json").read_text() + "\n")
+    assert first != paths_of(load(documents=released)).documents
+    assert first != paths_of(load(documents=several)).documents
 
 
 def test_calibration_changes_the_methods_that_use_it(project: Any) -> None:

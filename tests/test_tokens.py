@@ -181,6 +181,7 @@ def test_the_script_tokenizes_and_records(record: Path, tmp_path: Path) -> None:
         "start_token": 0,
         "token_ids": "made",
         "tokenizer_sha256": tokenizer_sha256(read_json(record)["files"]),
+        "chosen": "for this model",
         "documents": 7,
         "dropped_short": 1,
         "eligible": 6,

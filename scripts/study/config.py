@@ -11,7 +11,6 @@ The JSON schema in `config/schema.json` is generated from the classes here, in
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +31,7 @@ from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from lowbit.inputs.hub import Listing
 from lowbit.names import FULL
+from study import archive
 from study.messages import Key, explain, line_of
 from study.methods import AnyMethod, Method
 from study.sections import (
@@ -51,8 +51,10 @@ from study.sections import (
     Perturbation,
     Prediction,
     Simulation,
+    Texts,
     section_settings,
 )
+from study.yaml_file import read_mapping
 
 REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
 NOT_INHERITED = ("perturbation", "simulation")
@@ -133,6 +135,17 @@ class Study(BaseModel):
                     f"{name}.base is {model.base}, which is no other model of this study; {write}"
                 )
         return models
+
+    @field_validator("documents")
+    @classmethod
+    def _token_ids_are_of_one_model(cls, documents: Documents, info: ValidationInfo) -> Documents:
+        models = info.data.get("models", {})
+        if documents.released and len(models) > 1:
+            raise ValueError(
+                f"source: {documents.source} holds token ids of one model's tokenizer; write that "
+                f"model alone under models, not {', '.join(models)}"
+            )
+        return documents
 
     @field_validator("errors")
     @classmethod
@@ -280,18 +293,16 @@ class Study(BaseModel):
         """A model's local directory, or what the hub lists of it."""
         return model_sources.outline_model(self.models[name].source, DEMO_MODEL)
 
-    def document_path(self) -> Path:
-        """File or folder of documents with a local source."""
-        return document_sources.locate_documents(self.documents.source, DEMO_DOCUMENTS)
-
-    def calibration_path(self, name: str) -> Path:
-        """File or folder of a calibration set with a local source."""
-        return document_sources.locate_documents(self.calibration[name].source, DEMO_CALIBRATION)
-
-    def evaluation_path(self, name: str) -> Path:
-        """File or folder of an evaluation set with a local source."""
-        settings = self.evaluation[name]
-        return document_sources.locate_documents(settings.source, settings.demo)
+    def texts(self) -> dict[Key, tuple[Texts, Path]]:
+        """Sections of texts by their key, each with the file that `source: demo` stands for."""
+        return (
+            {("evaluation", name): (each, each.demo) for name, each in self.evaluation.items()}
+            | {
+                ("calibration", name): (each, DEMO_CALIBRATION)
+                for name, each in self.calibration.items()
+            }
+            | {("documents",): (self.documents, DEMO_DOCUMENTS)}
+        )
 
     def resolved(self) -> str:
         """The whole config as YAML, defaults filled in."""
@@ -315,7 +326,9 @@ def load_study(
     others = [Path(file) for file in files if Path(file).resolve() != default.resolve()]
     files = (default, *others)
     try:
-        study = Study.model_validate(merge_layers(files, overrides or {}))
+        study = Study.model_validate(
+            _with_archived_columns(merge_layers(files, overrides or {}))
+        )
     except ValidationError as error:
         problems = explain(error, json_schema())
     else:
@@ -328,7 +341,7 @@ def load_study(
 
 def merge_layers(files: Sequence[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Read the default and the study files and lay them over each other, then the overrides."""
-    merged, *layers = map(_read, files)
+    merged, *layers = map(read_mapping, files)
     if layers:
         merged = {key: value for key, value in merged.items() if key not in NOT_INHERITED}
     for layer in (*layers, overrides):
@@ -352,36 +365,8 @@ def json_schema() -> dict[str, Any]:
 def _place(key: Key, files: Sequence[Path]) -> str:
     """`file:line: ` of a key; in a section that is replaced whole, only the last file counts."""
     if key[0] in REPLACED_WHOLE:
-        files = [file for file in files if key[0] in _read(file)][-1:]
+        files = [file for file in files if key[0] in read_mapping(file)][-1:]
     return line_of(key, files)
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML in which a key that stands twice is an error, not silently the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Build the mapping; raise where a key repeats."""
-        seen = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                line = key.start_mark.line + 1
-                raise InputError(f"{self.name}:{line}: {key.value} stands twice; keep one")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Read a YAML mapping."""
-    if not file.is_file():
-        raise InputError(f"there is no config file {file}")
-    try:
-        with open(file, encoding="utf-8") as stream:
-            value = yaml.load(stream, _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not valid YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file} must be a mapping of keys such as `study: my_study`")
-    return value
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -395,19 +380,31 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def _with_archived_columns(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the columns of named texts where the study says nothing else."""
+
+    def filled(texts: Any) -> Any:
+        columns = archive.columns_of(texts.get("source")) if isinstance(texts, Mapping) else {}
+        return {**columns, **texts} if columns else texts
+
+    changed = dict(config)
+    for section in {"documents", "calibration", "evaluation"} & config.keys():
+        texts = config[section]
+        if section == "documents" or not isinstance(texts, Mapping):
+            changed[section] = filled(texts)
+        else:
+            changed[section] = {name: filled(each) for name, each in texts.items()}
+    return changed
+
+
 def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
     """Yield `(key, problem)` for what only the models' and documents' own files can tell."""
-    texts = {("documents",): study.document_path} | {
-        ("calibration", name): partial(study.calibration_path, name) for name in study.calibration
-    }
-    texts |= {
-        ("evaluation", name): partial(study.evaluation_path, name) for name in study.evaluation
-    }
-    for key, locate in texts.items():
+    for key, (settings, demo) in study.texts().items():
         try:
-            document_sources.document_files(locate())
+            document_sources.outline_documents(archive.locate(settings.source, demo).source, demo)
         except InputError as error:
             yield (*key, "source"), f"cannot be used: {error}"
+    yield from _check_ids(study.documents)
     yield from _check_task_files(study)
     for name in study.models:
         try:
@@ -442,6 +439,23 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             problem = _undivided(study.simulation.group_size, widths, 2)
             if problem:
                 yield ("simulation", "group_size"), f"{problem} of model {name}"
+
+
+def _check_ids(documents: Documents) -> Iterator[tuple[Key, str]]:
+    """Yield `(key, problem)` for a file of document ids that cannot be used."""
+    file = documents.ids_file()
+    if file is None:
+        return
+    try:
+        ids = document_sources.read_ids(file)
+    except InputError as error:
+        yield ("documents", "ids"), f"cannot be used: {error}"
+        return
+    if len(ids) != documents.n:
+        yield (
+            ("documents", "n"),
+            f"is {documents.n}, but documents.ids names {len(ids)}; write n: {len(ids)}",
+        )
 
 
 def _check_task_files(study: Study) -> Iterator[tuple[Key, str]]:

@@ -9,9 +9,8 @@ studies meet there exactly when they would write the same. What belongs to one s
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,9 +22,11 @@ from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import find_source
 from lowbit.names import FULL
 from lowbit.quantization.published.description import checkpoint_files
+from study import archive
 from study.config import Study
+from study.messages import Key
 from study.methods import Published
-from study.sections import Benchmark, Calibration, Documents, Evaluation
+from study.sections import Benchmark, Calibration, Documents, Evaluation, Texts
 
 RESULTS = "results"
 SHARED = MappingProxyType(
@@ -34,8 +35,11 @@ SHARED = MappingProxyType(
         "probe": "models/{model}/probe.json",
         "documents": "documents/{documents}/documents.parquet",
         "documents_record": "documents/{documents}/documents.json",
+        "chosen": "documents/{documents}/chosen/{tokens}.txt",
+        "chosen_record": "documents/{documents}/chosen/{tokens}.json",
         "tokens": "models/{model}/tokens/{tokens}/tokens.parquet",
         "tokens_record": "models/{model}/tokens/{tokens}/tokens.json",
+        "document_ids": "models/{model}/tokens/{tokens}/document_ids.txt",
         "calibration": "models/{model}/calibration/{calibration}/tokens.parquet",
         "calibration_record": "models/{model}/calibration/{calibration}/tokens.json",
         "evaluation_rows": "models/{model}/evaluation/{evaluation}/rows.parquet",
@@ -72,7 +76,11 @@ class Paths:
     documents: str
     """`<name>-<key>`; over the documents' files and the columns read."""
     tokens: str
-    """`<documents name>-<key>`; over the documents' key, n, length and seed."""
+    """`<documents name>-<key>`; over the documents' key, n, length and seed, and over the models
+    where documents are chosen for all of them."""
+    chosen_for_all: bool
+    """Whether the models have different tokenizers, so that documents are chosen for all of them
+    together: long enough under each. Otherwise every model chooses the same ones by itself."""
     calibration_documents: Mapping[str, str]
     """Calibration set -> `<name>-<key>` of its documents; over their files and the columns read."""
     calibration: Mapping[str, str]
@@ -157,29 +165,30 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
     """Work out all keys of a study; reads local sources' files (large ones only if changed)."""
     fingerprints = Fingerprints(cache)
     models = {name: _keyed(name, fingerprints.of_model(study, name)) for name in study.models}
-    documents, tokens = _document_keys(
-        study.documents.name,
-        study.documents,
-        fingerprints.of_documents(study.documents.source, study.document_path),
-        study.seed,
-    )
+    texts = {
+        key: _text_key(key, settings, fingerprints.of_documents(settings.source, demo), study)
+        for key, (settings, demo) in study.texts().items()
+    }
+    documents = texts["documents",]
+    if study.documents.released:  # they are decoded by the model's tokenizer
+        documents = _keyed(study.documents.name, documents, list(models.values()))
+    tokenizers = [fingerprints.of_tokenizer(study, name) for name in study.models]
+    several = any(other != tokenizers[0] for other in tokenizers) and not study.documents.ids
+    together = [sorted(models.values())] if several else []
+    tokens = _drawn_key(study.documents.name, documents, study.documents, study.seed, *together)
     sets = {
-        name: _document_keys(
-            name,
-            calibration,
-            fingerprints.of_documents(calibration.source, partial(study.calibration_path, name)),
-            study.seed,
+        name: (
+            texts["calibration", name],
+            _drawn_key(name, texts["calibration", name], each, study.seed),
         )
-        for name, calibration in study.calibration.items()
+        for name, each in study.calibration.items()
     }
     evaluation = {
-        name: _evaluation_keys(
-            name,
-            settings,
-            fingerprints.of_documents(settings.source, partial(study.evaluation_path, name)),
-            study.seed,
+        name: (
+            texts["evaluation", name],
+            _rows_key(name, texts["evaluation", name], each, study.seed),
         )
-        for name, settings in study.evaluation.items()
+        for name, each in study.evaluation.items()
     }
     checkpoints = {
         name: fingerprints.of_checkpoint(method)
@@ -215,6 +224,7 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         models=models,
         documents=documents,
         tokens=tokens,
+        chosen_for_all=several,
         calibration_documents={name: keys[0] for name, keys in sets.items()},
         calibration={name: keys[1] for name, keys in sets.items()},
         evaluation_documents={name: keys[0] for name, keys in evaluation.items()},
@@ -226,23 +236,32 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
     )
 
 
-def _document_keys(
-    name: str, settings: Documents | Calibration, content: Any, seed: int
-) -> tuple[str, str]:
-    """Keyed names of a set of documents and of the tokens drawn from it."""
+def _text_key(key: Key, settings: Texts, content: Any, study: Study) -> str:
+    """Keyed name of a table of documents; of what selects them only what is there counts."""
+    name = key[1] if len(key) > 1 else study.documents.name
     columns = settings.model_dump(include={"text_column", "id_column"})
-    documents = _keyed(name, content, columns)
+    selected: list[Any] = ["keep empty"] if settings.keep_empty else []
+    if settings.minimum:
+        selected.append({"minimum": settings.minimum})
+    if settings.candidates:
+        selected.append({"candidates": settings.candidates, "seed": study.seed})
+    if file := settings.ids_file():
+        selected.append({"ids": sha256(file)})
+    return _keyed(name, content, columns, *selected)
+
+
+def _drawn_key(
+    name: str, documents: str, settings: Documents | Calibration, seed: int, *choice: Any
+) -> str:
+    """Keyed name of the tokens drawn from a set of documents."""
     drawn = settings.model_dump(include={"n", "length"}) | {"seed": seed}
-    return documents, _keyed(name, documents, drawn)
+    return _keyed(name, documents, drawn, *choice)
 
 
-def _evaluation_keys(name: str, settings: Evaluation, content: Any, seed: int) -> tuple[str, str]:
-    """Keyed names of an evaluation set's documents and of the rows made from it."""
-    columns = settings.model_dump(include={"text_column", "id_column"})
-    kept = ["keep empty"] if settings.keep_empty else []
-    documents = _keyed(name, content, columns, *kept)
+def _rows_key(name: str, documents: str, settings: Evaluation, seed: int) -> str:
+    """Keyed name of the rows made of an evaluation set's documents."""
     made = settings.model_dump(include={"kind", "n", "length", "join"}) | {"seed": seed}
-    return documents, _keyed(name, documents, made)
+    return _keyed(name, documents, made)
 
 
 def _keyed(name: str, *content: Any) -> str:
@@ -276,6 +295,13 @@ class Fingerprints:
             return outline.address
         return self.of_files(outline, model_sources.model_files(outline))
 
+    def of_tokenizer(self, study: Study, name: str) -> Any:
+        """What of a model's content decides how it tokenizes."""
+        content = self.of_model(study, name)
+        if not isinstance(content, dict):
+            return content
+        return {file: content[file] for file in model_sources.TOKENIZER_FILES if file in content}
+
     def of_checkpoint(self, method: Published) -> Any:
         """The same of a published checkpoint."""
         outline = method.checkpoint()
@@ -283,14 +309,12 @@ class Fingerprints:
             return outline.address
         return self.of_files(outline, checkpoint_files(outline))
 
-    def of_documents(self, source: str, locate: Callable[[], Path]) -> Any:
-        """Names and hashes of local document files, or the source's text where it is pinned."""
-        if not find_source(source, document_sources.SOURCES)[0].local:
-            return source
-        path = locate()
-        folder = path if path.is_dir() else path.parent
-        files = document_sources.document_files(path)
-        return self.of_files(folder, [file.relative_to(folder).as_posix() for file in files])
+    def of_documents(self, source: str, demo: Path) -> Any:
+        """Names and hashes of document files; of remote ones, what identifies their content."""
+        found = document_sources.outline_documents(archive.locate(source, demo).source, demo)
+        if isinstance(found, document_sources.DocumentFiles):
+            return self.of_files(found.folder, found.names)
+        return found.content
 
     def of_task(self, benchmark: Benchmark) -> Any:
         """Hashes of a task's files, or the name of a task of the harness itself."""

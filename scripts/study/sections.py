@@ -27,6 +27,7 @@ from lowbit.experiments.simulation_settings import (
 )
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
+from lowbit.inputs.sources import Source
 from study.task_files import HARNESS_TASKS, TASK_FILES, TaskFile, task_file
 
 DEMO_MODEL = Path("resources/demo/model")
@@ -37,6 +38,12 @@ DEMO_CALIBRATION = Path("resources/demo/calibration.parquet")
 """File of the embedded calibration texts, relative to the repository root."""
 DEMO_LAST_WORD = Path("resources/demo/last_word.parquet")
 """File of the embedded last-word task, relative to the repository root."""
+
+NAMED_SOURCE = Source("named:<entry of config/sources.yaml>", lambda *_: None, local=False)
+"""Stands for one of the others, as `study.archive` finds it."""
+DOCUMENT_SOURCES = document_sources.SOURCES | {"named": NAMED_SOURCE}
+TEXT_SOURCES = {kind: source for kind, source in DOCUMENT_SOURCES.items() if kind != "qerror"}
+"""What `source` may be of documents, and of other texts."""
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._]*")
 
@@ -80,6 +87,21 @@ def _check_source(source: str, kinds: Mapping) -> str:
     return source
 
 
+def _check_ids_file(text: str) -> str:
+    if not text.removeprefix("path:") or not text.startswith("path:"):
+        raise ValueError(f"is {text!r}; write path:<file with one document id per line>")
+    return text
+
+
+def _check_candidates(n: int, info: ValidationInfo) -> None:
+    candidates = info.data.get("candidates")
+    if candidates is not None and candidates < n:
+        raise ValueError(
+            f"is {n}, more than candidates: {candidates}; write more candidates, some to spare for "
+            "those that are too short"
+        )
+
+
 def _rising(numbers: list[float]) -> list[float]:
     if numbers != sorted(set(numbers)):
         raise ValueError(f"must rise; write {sorted(set(numbers))}")
@@ -107,6 +129,7 @@ def _check_setting(setting: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
+TextSource = Annotated[str, AfterValidator(lambda text: _check_source(text, TEXT_SOURCES))]
 
 
 class Model(BaseModel):
@@ -125,48 +148,105 @@ class Model(BaseModel):
     """The model of this study that it was fine-tuned from."""
 
 
-class Documents(BaseModel):
+class Texts(BaseModel):
+    """Where texts are from, and which of them are read."""
+
+    model_config = section_settings({"source": "demo"})
+
+    source: TextSource
+    """`demo`; `path:<file or folder>` (.jsonl, .parquet, .txt, or a folder of them);
+    `hub:<owner>/<data set>@<revision>/<file or pattern>`; or `named:<entry>`, an entry of
+    `config/sources.yaml`."""
+    text_column: str = "text"
+    """Column (Parquet) or key (JSON Lines) that holds the text."""
+    id_column: str | None = None
+    """Column or key that holds a unique id; without it `doc_id` where there is one, otherwise ids
+    are `<file>#<row>`."""
+    minimum: dict[str, int | float] = Field(default_factory=dict)
+    """Columns or keys, and the least value that a document must have in each to be read; FineWeb
+    has a `token_count`."""
+    candidates: Annotated[int, Field(ge=1)] | None = None
+    """At most so many documents are read, drawn with the seed from those with the least values, so
+    that little is kept of a large source; without it all."""
+
+    @property
+    def keep_empty(self) -> bool:
+        """Whether documents without text count."""
+        return False
+
+    def ids_file(self) -> Path | None:
+        """File with the ids of exactly the documents to be read, where there is one."""
+        return None
+
+
+class Documents(Texts):
     """The texts on which errors are measured."""
 
     model_config = section_settings({"name": "demo", "source": "demo", "n": 300, "length": 512})
 
     name: Name
     """A name for this set; its tokens and scores are kept in folders of that name."""
-    source: Annotated[
-        str, AfterValidator(lambda text: _check_source(text, document_sources.SOURCES))
-    ]
-    """`demo`, or `path:<file or folder>` (.jsonl, .parquet, .txt, or a folder of them)."""
+    source: Annotated[str, AfterValidator(lambda text: _check_source(text, DOCUMENT_SOURCES))]
+    """As of all texts, or `qerror:<model>/<method>`: the sets that the inputs paper's authors
+    released for a model, `qerror:Qwen2.5-7B/awq3+nf3` those of several methods."""
     n: Annotated[int, Field(ge=10)]
-    """How many documents to use, drawn with the seed from those long enough."""
+    """How many documents to use, drawn with the seed from those that are long enough under the
+    tokenizer of every model."""
     length: Annotated[int, Field(ge=8)]
     """Tokens per document, the start token included; shorter documents are dropped."""
-    text_column: str = "text"
-    """Column (Parquet) or key (JSONL) that holds the text."""
-    id_column: str | None = None
-    """Column or key that holds a unique id; without it `doc_id` where there is one, otherwise ids
-    are `<file>#<row>`."""
+    ids: Annotated[str, AfterValidator(_check_ids_file)] | None = None
+    """`path:<file with one document id per line>`: exactly these documents, in this order. A study
+    writes such a file beside its tokens, `document_ids.txt`."""
+
+    @field_validator("minimum", "candidates", "ids")
+    @classmethod
+    def _released_sets_are_whole(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and str(info.data.get("source")).startswith("qerror:"):
+            raise ValueError("is not for the authors' released sets; leave it out")
+        return value
+
+    @field_validator("ids")
+    @classmethod
+    def _nothing_is_drawn(cls, ids: str | None, info: ValidationInfo) -> str | None:
+        for key in ("minimum", "candidates"):
+            if ids and info.data.get(key):
+                raise ValueError(f"says which documents are used; leave out {key}")
+        return ids
+
+    @field_validator("n")
+    @classmethod
+    def _candidates_are_enough(cls, n: int, info: ValidationInfo) -> int:
+        _check_candidates(n, info)
+        return n
+
+    @property
+    def released(self) -> bool:
+        """Whether these are the sets that the inputs paper's authors released."""
+        return self.source.startswith("qerror:")
+
+    def ids_file(self) -> Path | None:
+        """The file that `ids` names."""
+        return Path(self.ids.removeprefix("path:")).expanduser() if self.ids else None
 
 
-class Calibration(BaseModel):
+class Calibration(Texts):
     """Texts that quantizers learn from, and on which their output errors are measured."""
 
     model_config = section_settings({"source": "demo", "n": 32, "length": 512})
 
-    source: Annotated[
-        str, AfterValidator(lambda text: _check_source(text, document_sources.SOURCES))
-    ]
-    """`demo`, or `path:<file or folder>` (.jsonl, .parquet, .txt, or a folder of them)."""
     n: Annotated[int, Field(ge=1)]
     """How many sequences, drawn with the seed from the documents that are long enough."""
     length: Annotated[int, Field(ge=8)]
     """Tokens per sequence, the start token included; shorter documents are dropped."""
-    text_column: str = "text"
-    """Column (Parquet) or key (JSONL) that holds the text."""
-    id_column: str | None = None
-    """Column or key that holds a unique id, as in `documents`."""
+
+    @field_validator("n")
+    @classmethod
+    def _candidates_are_enough(cls, n: int, info: ValidationInfo) -> int:
+        _check_candidates(n, info)
+        return n
 
 
-class Evaluation(BaseModel):
+class Evaluation(Texts):
     """A text or task on which all methods are compared, beside the documents."""
 
     model_config = section_settings({"kind": "windows", "source": "path:data/wiki.test.txt"})
@@ -174,20 +254,12 @@ class Evaluation(BaseModel):
     kind: Literal["windows", "last_word"]
     """`windows`: perplexity of the whole text in windows that do not overlap; `last_word`: accuracy
     for the last word of each document (LAMBADA)."""
-    source: Annotated[
-        str, AfterValidator(lambda text: _check_source(text, document_sources.SOURCES))
-    ]
-    """`demo`, or `path:<file or folder>` (.jsonl, .parquet, .txt, or a folder of them)."""
     n: Annotated[int, Field(ge=1)] | None = None
     """At most so many windows (the first) or items (drawn with the seed); without it all."""
     length: Annotated[int, Field(ge=8)] | None = None
     """Tokens of a window; without it 2,048, or the model's context where that is shorter."""
     join: str | None = None
     """What is put between the documents of `windows`; without it an empty line."""
-    text_column: str = "text"
-    """Column (Parquet) or key (JSONL) that holds the text."""
-    id_column: str | None = None
-    """Column or key that holds a unique id, as in `documents`."""
 
     @field_validator("length", "join")
     @classmethod

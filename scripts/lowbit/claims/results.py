@@ -43,6 +43,7 @@ MADE_BY = {
     "predictions": "the rule predict makes it",
     "patching": "write mechanisms.patch: [upper]",
     "evaluation": "write a section evaluation",
+    "released_sets": "write documents.source: qerror:<model>/<method>",
     "perturbation_scores": "write a section perturbation",
     "perturbation": "write a section perturbation",
     "simulation_scores": "write a section simulation",

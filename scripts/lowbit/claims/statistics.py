@@ -45,6 +45,7 @@ from lowbit.claims.perturbation_statistics import (
     transform_gap,
 )
 from lowbit.claims.prediction_statistics import held_out_gain, held_out_metric
+from lowbit.claims.released_statistics import released_overlap
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic
 from lowbit.claims.trace_statistics import (
     amplified_layers,
@@ -300,6 +301,7 @@ STATISTICS: dict[str, Statistic] = {
         patched_perplexity,
         extremes_damage,
         evaluated_perplexity,
+        released_overlap,
         distribution_spread,
         distribution_beside_relation,
         relation_gap,

@@ -1,214 +1,161 @@
-"""Document tables: reading local JSONL, Parquet and text into `doc_id, text, source`."""
+"""Where documents are from: sources, their files, and lists of ids.
 
-import json
-from collections.abc import Iterator
+`lowbit.inputs.document_tables` reads the files. Here is what a config check needs, by the standard
+library only.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import InputError
+from lowbit.files import write_text
+from lowbit.inputs import hub
+from lowbit.inputs.released_sets import ReleasedSets, parse_released
 from lowbit.inputs.sources import Source, embedded, find_source, on_disk
 
-SOURCES: dict[str, Source] = {
-    "demo": Source("demo", embedded, local=True),
-    "path": Source("path:<file or folder>", on_disk, local=True),
-}
-SUFFIXES = (".jsonl", ".parquet", ".txt")
-SEPARATOR = "<|endoftext|>"
-"""Splits a text file into documents; without it the file is one document."""
-ID_COLUMN = "doc_id"
-"""Read as the id where the table has it and no other column is named."""
-TOKENS, TOKENIZER = "token_ids", "tokenizer_sha256"
-"""Columns of ready token ids and of the hash of the tokenizer that made them."""
-
-if TYPE_CHECKING:
-    import pandas as pd
+PARQUET, TEXT = ".parquet", ".txt"
+SUFFIXES = (".jsonl", PARQUET, TEXT, ".jsonl.gz", ".jsonl.zst", ".json.gz")
+"""Of files that can be read; what is compressed is JSON Lines."""
 
 
-def locate_documents(source: str, demo: Path) -> Path:
-    """Return the file or folder of a document source, fetching it where its kind needs that.
+@dataclass(frozen=True)
+class DocumentFiles:
+    """Files of documents on this machine."""
+
+    folder: Path
+    names: Sequence[str]
+    """Below the folder."""
+
+
+@dataclass(frozen=True)
+class HubDocuments:
+    """Files of a data set on the hub, as it lists them."""
+
+    address: hub.Address
+    listing: hub.Listing
+    names: Sequence[str]
+
+    @property
+    def pinned(self) -> str:
+        """The source, with its commit for a branch."""
+        return str(self.address.at(self.listing.commit))
+
+    @property
+    def content(self) -> dict[str, str]:
+        """SHA-256 of each file, or its blob's where the hub has no other."""
+        files = {name: self.listing.files[name] for name in self.names}
+        return {name: str(file.sha256 or file.blob_id) for name, file in files.items()}
+
+    def fetch(self) -> DocumentFiles:
+        """Download what the Hugging Face cache does not have."""
+        return DocumentFiles(hub.download(self.address, self.names, self.listing), self.names)
+
+
+Outline = DocumentFiles | HubDocuments | ReleasedSets
+"""What is known of a source without fetching it. Remote ones have `pinned`, the source with its
+commit, and `content`, which identifies what is there."""
+
+
+def outline_documents(source: str, demo: Path) -> Outline:
+    """Find the files of a source without fetching them.
 
     Raises:
-        InputError: unknown kind of source, or nothing there.
+        InputError: unknown kind of source, nothing there, nothing that can be read, or the hub
+            cannot be asked.
     """
     kind, argument = find_source(source, SOURCES)
     return kind.locate(argument, demo)
 
 
-def document_files(path: Path) -> list[Path]:
-    """The files to read, sorted by path: `path` itself, or those anywhere under a folder.
+def find_documents(source: str, demo: Path) -> DocumentFiles:
+    """Find the files of a source, fetching them where they are not on this machine.
+
+    Raises:
+        InputError: as `outline_documents`, or they cannot be fetched, or are no files of documents.
+    """
+    found = outline_documents(source, demo)
+    if isinstance(found, ReleasedSets):
+        raise InputError(f"{source} holds token ids, which need a model's tokenizer to be read")
+    return found.fetch() if isinstance(found, HubDocuments) else found
+
+
+def pinned(source: str, demo: Path) -> str:
+    """The source, on the hub with its commit for a branch."""
+    found = outline_documents(source, demo)
+    return source if isinstance(found, DocumentFiles) else found.pinned
+
+
+def local_files(path: Path) -> DocumentFiles:
+    """`path` itself, or the document files anywhere under a folder, sorted by path.
 
     Raises:
         InputError: there is none, or the file is of another kind.
     """
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if not path.name.endswith(SUFFIXES):
             raise InputError(f"{path} is not a document file; give one of {', '.join(SUFFIXES)}")
-        return [path]
-    files = sorted(found for found in path.rglob("*") if found.suffix in SUFFIXES)
-    if not files:
-        raise InputError(f"{path} has no document files ({', '.join(SUFFIXES)})")
-    return files
+        return DocumentFiles(path.parent, [path.name])
+    names = [file.relative_to(path).as_posix() for file in sorted(path.rglob("*"))]
+    return DocumentFiles(path, readable(names, str(path)))
 
 
-@dataclass(frozen=True)
-class Columns:
-    """What to read of each document, and where the config says so."""
-
-    text: str
-    id: str | None
-    key: str
-    """Section of the config, for messages."""
-
-
-@dataclass(frozen=True)
-class DocumentTable:
-    """Documents read from files."""
-
-    frame: "pd.DataFrame"
-    """doc_id, text, source; with token_ids and tokenizer_sha256 where the files have them."""
-    dropped_empty: int
-    """Documents without text (nothing or only white space)."""
-
-
-def read_documents(
-    path: Path,
-    text_column: str,
-    id_column: str | None = None,
-    keep_empty: bool = False,
-    key: str = "documents",
-) -> DocumentTable:
-    """Read a file or a folder of them into one table.
-
-    Args:
-        path: a .jsonl, .parquet or .txt file, or a folder of these.
-        text_column: key or column of the text.
-        id_column: key or column of a unique id; otherwise `doc_id` where there is one, otherwise
-            ids are `<file>#<row>`, rows counted from 0.
-        keep_empty: whether documents without text are rows, too.
-        key: section of the config, for messages.
+def readable(names: Sequence[str], place: str) -> list[str]:
+    """Those of the files that can be read as documents.
 
     Raises:
-        InputError: no documents, a column that is not there, an id that stands twice, broken files.
+        InputError: there is none.
     """
-    import pandas as pd
-    from tqdm import tqdm
+    found = [name for name in names if name.endswith(SUFFIXES)]
+    if not found:
+        raise InputError(f"{place} has no document files ({', '.join(SUFFIXES)})")
+    return found
 
-    folder = path if path.is_dir() else path.parent
-    columns = Columns(text_column, id_column, key)
-    rows = []
-    for file in tqdm(document_files(path), desc="read documents", unit="file"):
-        name = file.relative_to(folder).as_posix()
-        try:
-            for number, record in enumerate(READERS[file.suffix](file, columns)):
-                rows.append(_document(record, f"{name}#{number}", name, columns))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file} is not UTF-8 text ({error}); convert it to UTF-8") from None
-    filled = [row for row in rows if row["text"].strip() or TOKENS in row]
-    if not filled:
+
+def _on_hub(argument: str, demo: Path) -> HubDocuments:
+    """Ask the hub, unless it was asked before, which files an address means."""
+    address = hub.parse(argument, hub.DATASET)
+    listing = hub.listing(address)
+    return HubDocuments(address, listing, readable(hub.matching(address, listing), str(address)))
+
+
+SOURCES: dict[str, Source[Outline]] = {
+    "demo": Source(
+        "demo", lambda argument, demo: local_files(embedded(argument, demo)), local=True
+    ),
+    "hub": Source("hub:<owner>/<data set>@<revision>/<file or pattern>", _on_hub, local=False),
+    "path": Source(
+        "path:<file or folder>",
+        lambda argument, demo: local_files(on_disk(argument, demo)),
+        local=True,
+    ),
+    "qerror": Source(
+        "qerror:<model>/<method>", lambda argument, demo: parse_released(argument), local=False
+    ),
+}
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read a file with one document id per line.
+
+    Raises:
+        InputError: it is not there or empty, or an id stands twice.
+    """
+    if not path.is_file():
         raise InputError(
-            f"{key}.source: {path} has no document with text ({len(rows)} empty ones); "
-            f"give documents with text, or name its column in {key}.text_column"
+            f"there is no file {path}; write path:<file with one document id per line>"
         )
-    frame = pd.DataFrame(rows if keep_empty else filled)
-    _check_ids(frame, columns)
-    _check_given_tokens(frame)
-    return DocumentTable(frame, len(rows) - len(frame))
+    ids = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    if not ids:
+        raise InputError(f"{path} is empty; it must hold one document id per line")
+    seen: set[str] = set()
+    for doc_id in ids:
+        if doc_id in seen:
+            raise InputError(f"{path} has {doc_id} twice; each id must stand once")
+        seen.add(doc_id)
+    return ids
 
 
-def _read_jsonl(file: Path, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON Lines file; blank lines are no rows."""
-    with open(file, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{file}:{number} is not JSON: {error}") from None
-            if not isinstance(record, dict):
-                raise InputError(f'{file}:{number} is not a JSON object like {{"text": ...}}')
-            yield record
-
-
-def _read_parquet(file: Path, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, of the columns that are wanted only."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = {columns.text, columns.id, ID_COLUMN, "source", TOKENS, TOKENIZER}
-    try:
-        with pq.ParquetFile(file) as table:
-            present = [name for name in table.schema_arrow.names if name in wanted]
-            if columns.text not in present and TOKENS not in present:
-                raise InputError(_no_text(file.name, columns, table.schema_arrow.names))
-            for batch in table.iter_batches(columns=present):
-                yield from batch.to_pylist()
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{file} is not a whole Parquet file ({error}); copy it again") from None
-
-
-def _read_text(file: Path, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Yield the documents of a text file."""
-    for text in file.read_text(encoding="utf-8").split(SEPARATOR):
-        yield {columns.text: text.strip("\n")}
-
-
-READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet, ".txt": _read_text}
-
-
-def _document(record: dict[str, Any], place: str, name: str, columns: Columns) -> dict[str, Any]:
-    """One row of the table; `place` is `<file>#<row>`, `name` the file."""
-    tokens = record.get(TOKENS)
-    if columns.text not in record and tokens is None:
-        raise InputError(_no_text(place, columns, list(record)))
-    text = record.get(columns.text)
-    text = "" if text is None else text
-    if not isinstance(text, str):
-        raise InputError(
-            f"{place}: {columns.text} is {type(text).__name__}, not text; "
-            f"name the column with the text in {columns.key}.text_column"
-        )
-    if columns.id and record.get(columns.id) is None:
-        raise InputError(
-            f"{place} has no {columns.id}; change {columns.key}.id_column, or leave it out to have "
-            "ids made from file and row"
-        )
-    doc_id = record.get(columns.id or ID_COLUMN)
-    row = {
-        "doc_id": place if doc_id is None else str(doc_id),
-        "text": text,
-        "source": record.get("source") or name,
-    }
-    if tokens is not None:
-        row |= {TOKENS: tokens, TOKENIZER: record.get(TOKENIZER)}
-    return row
-
-
-def _no_text(place: str, columns: Columns, present: list[str]) -> str:
-    return (
-        f"{place} has no {columns.text}; set {columns.key}.text_column to one of "
-        f"{', '.join(present)}"
-    )
-
-
-def _check_ids(frame: "pd.DataFrame", columns: Columns) -> None:
-    twice = frame.loc[frame["doc_id"].duplicated(), "doc_id"].unique().tolist()
-    if twice:
-        raise InputError(
-            f"{len(twice)} document ids stand more than once in column {columns.id or ID_COLUMN} "
-            f"(the first is {twice[0]}); give each document its own, or set "
-            f"{columns.key}.id_column to a column that is unique"
-        )
-
-
-def _check_given_tokens(frame: "pd.DataFrame") -> None:
-    """Ready token ids come for all documents or none, each with its tokenizer's hash."""
-    if TOKENS not in frame:
-        return
-    missing = int(frame[TOKENS].isna().sum() + frame[TOKENIZER].isna().sum())
-    if missing:
-        raise InputError(
-            f"column {TOKENS} needs a value in every row and beside it {TOKENIZER}, the SHA-256 of "
-            f"the tokenizer.json that made the ids; {missing} values are missing"
-        )
+def write_ids(path: Path, ids: Sequence[str]) -> None:
+    """Write one id per line, as `read_ids` reads them."""
+    write_text(path, "".join(f"{doc_id}\n" for doc_id in ids))

@@ -7,23 +7,27 @@ one function and one line there.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from lowbit.errors import InputError
 
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True)
-class Source:
+class Source(Generic[Found]):
     """One kind of source."""
 
     form: str
     """How the config writes it, for messages: `path:<directory>`."""
-    locate: Callable[[str, Path], Path]
-    """From the text after the colon and the embedded demo's place to the local file or folder."""
+    locate: Callable[[str, Path], Found]
+    """From the text after the colon and the embedded demo's place to the local file or folder, or
+    to what else says where it is."""
     local: bool
     """Whether `locate` only looks at local files, so that a config check may call it."""
 
 
-def find_source(text: str, kinds: Mapping[str, Source]) -> tuple[Source, str]:
+def find_source(text: str, kinds: Mapping[str, Source[Found]]) -> tuple[Source[Found], str]:
     """Split `kind:argument` and look the kind up.
 
     Raises:

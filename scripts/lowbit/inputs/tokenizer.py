@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
 VOCABULARY_FILES = (
@@ -94,3 +95,41 @@ def tokenizer_sha256(files: Mapping[str, Mapping[str, object]]) -> str:
         files: the `files` of model.json.
     """
     return next(str(files[name]["sha256"]) for name in VOCABULARY_FILES if name in files)
+
+
+def document_tokens(
+    documents: "pd.DataFrame",
+    tokenizer: "PreTrainedTokenizerBase",
+    model: Mapping[str, Any],
+    key: str,
+) -> list[Any]:
+    """Token ids of each document: made of its text, or the table's own where it has them.
+
+    Args:
+        documents: a table of documents.
+        tokenizer: the model's.
+        model: its model.json.
+        key: section of the config, for messages.
+
+    Raises:
+        InputError: the table's ids were made by another tokenizer.
+    """
+    from tqdm import tqdm
+
+    if "token_ids" in documents:
+        return _given_tokens(documents, tokenizer_sha256(model["files"]), key)
+    texts = documents["text"].tolist()
+    with tqdm(total=len(texts), desc="tokenize", unit="document") as bar:
+        return list(encode(texts, tokenizer, model["start_token"], bar.update))
+
+
+def _given_tokens(documents: "pd.DataFrame", tokenizer_hash: str, key: str) -> list[Any]:
+    """The table's own token ids, if the model's tokenizer made all of them."""
+    others = sorted(set(documents["tokenizer_sha256"]) - {tokenizer_hash})
+    if others:
+        raise InputError(
+            f"{key}.source has token_ids made by a tokenizer with SHA-256 {', '.join(others)}, "
+            f"but this model's is {tokenizer_hash}; use the model they were made for, or leave "
+            "the column token_ids out so that the text is tokenized"
+        )
+    return documents["token_ids"].tolist()

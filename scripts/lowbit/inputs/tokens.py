@@ -47,14 +47,29 @@ def choose_rows(
         InputError: fewer than n documents are long enough.
     """
     sizes = np.array([len(ids) for ids in token_ids])
+    chosen = draw_documents(sizes, n, length, seed, key)
+    rows = np.array([token_ids[at][:length] for at in chosen], dtype=np.int32)
+    short = int((sizes < length).sum())
+    return TokenRows([doc_ids[at] for at in chosen], rows, short, len(sizes) - short)
+
+
+def draw_documents(
+    sizes: np.ndarray, n: int, length: int, seed: int, key: str = "documents"
+) -> np.ndarray:
+    """Draw n of the documents with `length` tokens or more; return their numbers, rising.
+
+    Args:
+        sizes: tokens of each document; where several models must have the same ones, the fewest
+            under any of them.
+        n, length, seed, key: as of `choose_rows`.
+
+    Raises:
+        InputError: fewer than n documents are long enough.
+    """
     eligible = np.flatnonzero(sizes >= length)
     if len(eligible) < n:
         raise InputError(_too_few(sizes, len(eligible), n, length, key))
-    chosen = np.sort(np.random.default_rng(seed).permutation(eligible)[:n])
-    rows = np.array([token_ids[at][:length] for at in chosen], dtype=np.int32)
-    return TokenRows(
-        [doc_ids[at] for at in chosen], rows, int(len(sizes) - len(eligible)), len(eligible)
-    )
+    return np.sort(np.random.default_rng(seed).permutation(eligible)[:n])
 
 
 def _too_few(sizes: np.ndarray, eligible: int, n: int, length: int, key: str) -> str:

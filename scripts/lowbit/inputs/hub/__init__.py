@@ -7,6 +7,7 @@ which is imported only where the hub is asked.
 from lowbit.inputs.hub.address import DATASET, MODEL, Address, parse
 from lowbit.inputs.hub.downloads import download
 from lowbit.inputs.hub.listings import FOLDER, File, Listing, listing, matching
+from lowbit.inputs.hub.problems import NotThere
 
 __all__ = [
     "DATASET",
@@ -15,6 +16,7 @@ __all__ = [
     "Address",
     "File",
     "Listing",
+    "NotThere",
     "download",
     "listing",
     "matching",

@@ -17,7 +17,7 @@ from lowbit.files import read_json, write_json
 from lowbit.inputs.header import read_header
 from lowbit.inputs.hub.address import COMMIT, MODEL, Address
 from lowbit.inputs.hub.downloads import cached_file, download, storage
-from lowbit.inputs.hub.problems import explained, retried
+from lowbit.inputs.hub.problems import NotThere, explained, retried
 
 FOLDER = Path("results/hub")
 """Where listings and resolved revisions are remembered, relative to the repository root."""
@@ -125,7 +125,7 @@ def matching(address: Address, listed: Listing) -> list[str]:
     names = sorted(fnmatch.filter(listed.files, address.path or "*"))
     if not names:
         some = ", ".join(sorted(listed.files)[:5]) or "none at all"
-        raise InputError(f"{address} matches no file; files there are {some}")
+        raise NotThere(f"{address} matches no file; files there are {some}")
     return names
 
 

@@ -21,6 +21,10 @@ SAME_COMMAND = "run the same command again: what was downloaded is kept"
 Result = TypeVar("Result")
 
 
+class NotThere(InputError):
+    """A repository, revision or file is gone or cannot be reached; a copy elsewhere would do."""
+
+
 def retried(call: Callable[[], Result], rate_limits: bool = True) -> Result:
     """Call; call again, after a pause, where the hub or the network has passing trouble.
 
@@ -65,6 +69,7 @@ def explained(address: Address) -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+    kind: type[InputError] = NotThere
     try:
         yield
     except OfflineModeIsEnabled:
@@ -74,6 +79,7 @@ def explained(address: Address) -> Iterator[None]:
         )
     except HfHubHTTPError as error:
         told = _refusal(error, address)
+        kind = NotThere if _is_gone(error) else InputError
     except (TransportError, ConnectionError) as error:
         told = (
             f"cannot be reached at {constants.ENDPOINT} ({type(error).__name__}); check the "
@@ -81,13 +87,28 @@ def explained(address: Address) -> Iterator[None]:
             f"{constants.HF_HUB_CACHE} elsewhere and set HF_HUB_OFFLINE=1"
         )
     except json.JSONDecodeError:
+        kind = InputError
         told = (
             f"was asked for at {constants.ENDPOINT}, which did not answer as a hub does; check "
             "HF_ENDPOINT, and whether the network wants a login first"
         )
     else:
         return
-    raise InputError(f"{address} {told}") from None
+    raise kind(f"{address} {told}") from None
+
+
+def _is_gone(error: "HfHubHTTPError") -> bool:
+    """Whether an answer says that something is not there, or that nobody is; not that it is denied.
+
+    Where nobody is logged in, the hub says 401 of a repository that it does not have.
+    """
+    from huggingface_hub.errors import DisabledRepoError, GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return False
+    status = error.response.status_code
+    known = isinstance(error, DisabledRepoError | RepositoryNotFoundError)
+    return known or status in (404, 410) or status >= 500
 
 
 def _refusal(error: "HfHubHTTPError", address: Address) -> str:
