@@ -8,8 +8,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from lowbit.claims.judging import repository
 from lowbit.errors import InputError
+from lowbit.inputs import hub
 from study import config as study_config
+from study.archive import ARCHIVE, read_archive
 from study.config import Method, Study, load_study
 from study.schema import SCHEMA, schema
 
@@ -52,10 +55,41 @@ def test_the_default_study_is_valid_and_its_sources_are_there(
     assert load_study(DEFAULT).study == "demo"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
-def test_every_study_file_in_config_is_valid(file: Path) -> None:
-    merged = study_config.merge_layers([DEFAULT, file], {})
-    Study.model_validate(merged)  # not load_study: its model may not be on this machine
+STUDIES = sorted({*(ROOT / "config").glob("*.yaml")} - {ROOT / ARCHIVE})
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.name)
+def test_every_study_file_in_config_is_valid(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but what only the hub, or a user's own checkpoint, can tell."""
+    described = {"quantizer": "gptq", "bits": 4, "group_size": 128}
+    monkeypatch.setattr("study.methods.outline_checkpoint", lambda source: source)
+    monkeypatch.setattr("study.methods.describe_checkpoint", lambda place: described)
+    monkeypatch.chdir(ROOT)
+    study = Study.model_validate(study_config.merge_layers([DEFAULT, file], {}))
+    names = read_archive()
+    for model in study.models.values():
+        kind, _, argument = model.source.partition(":")
+        assert kind != "hub" or hub.parse(argument, hub.MODEL)
+    for texts, _ in study.texts().values():
+        kind, _, argument = texts.source.partition(":")
+        assert kind != "named" or argument in names
+        assert kind != "hub" or hub.parse(argument, hub.DATASET)
+
+
+def test_all_models_of_the_paper_are_found_by_its_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repositories, methods and text of the study are those that the paper's figures bind for."""
+    monkeypatch.chdir(ROOT)
+    files = [DEFAULT, Path("config/inputs-paper.yaml")]
+    study = Study.model_validate(study_config.merge_layers(files, {}))
+    claims = yaml.safe_load(Path("claims/inputs.yaml").read_text())
+    repositories = {repository(model.source) for model in study.models.values()}
+    assert repositories == {source for m in claims["models"].values() for source in m["sources"]}
+    described = [method.described() for method in study.methods.values()]
+    for wanted in claims["methods"].values():
+        assert any(wanted.items() <= method.items() for method in described), wanted
+    assert claims["documents"]["source"] in study.documents.source
+    assert claims["documents"]["length"] == study.documents.length
+    assert "wikitext2" in study.evaluation
 
 
 def test_the_schema_is_in_step_with_the_config_models() -> None:
@@ -104,7 +138,7 @@ def test_evaluation_sets_replace_each_other_and_have_their_own_embedded_files(
     study = load(
         "evaluation: {w: {kind: windows, source: demo}, l: {kind: last_word, source: demo, n: 5}}"
     )
-    assert [study.evaluation_path(name).name for name in "wl"] == [
+    assert [study.texts()["evaluation", name][1].name for name in "wl"] == [
         "documents.parquet",
         "last_word.parquet",
     ]
@@ -146,6 +180,82 @@ def test_evaluation_sets_that_cannot_be_are_told(
     project: Path, settings: str, expected: str
 ) -> None:
     assert f"study.yaml:1: {expected}" in message(f"evaluation: {{e: {settings}}}")
+
+
+DOCUMENTS = "documents: {name: d, source: demo, n: 20, length: 32, %s}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (DOCUMENTS % "minimum: {token_count: long}", "documents.minimum.token_count"),
+        (DOCUMENTS % "candidates: 19", "documents.n is 20, more than candidates: 19; write more"),
+        (DOCUMENTS % "ids: ids.txt", "documents.ids is 'ids.txt'; write path:<file with one docu"),
+        (DOCUMENTS % "ids: 'path:no.txt'", "documents.ids cannot be used: there is no file no.txt"),
+        (DOCUMENTS % "ids: 'path:ids.txt'", "documents.n is 20, but documents.ids names 2; write "),
+        (
+            DOCUMENTS % "ids: 'path:ids.txt', candidates: 30",
+            "documents.ids says which documents are used; leave out candidates",
+        ),
+        (
+            "calibration: {c: {source: demo, n: 9, length: 16, candidates: 8}}",
+            "calibration.c.n is 9, more than candidates: 8",
+        ),
+        (
+            "calibration: {c: {source: 'named:wiki', n: 9, length: 16}}",
+            "calibration.c.source cannot be used: named:wiki is no entry of config/sources.yaml",
+        ),
+        (
+            "calibration: {c: {source: 'hub:allenai/c4', n: 9, length: 16}}",
+            "calibration.c.source cannot be used: hub:allenai/c4 has no revision; write",
+        ),
+        (
+            "calibration: {c: {source: 'qerror:Qwen2.5-7B/awq3', n: 9, length: 16}}",
+            "calibration.c.source 'qerror:Qwen2.5-7B/awq3' is not a known source; write demo or",
+        ),
+        (
+            "documents: {name: d, source: 'qerror:Qwen2.5-7B/awq4', n: 20, length: 32}",
+            "documents.source cannot be used: qerror:Qwen2.5-7B/awq4: of Qwen2.5-7B there are",
+        ),
+        (
+            "documents: {name: d, source: 'qerror:Qwen2.5-7B/awq3', n: 20, length: 32, "
+            "candidates: 30}",
+            "documents.candidates is not for the authors' released sets; leave it out",
+        ),
+        (
+            "models: {a: {source: demo}, b: {source: demo}}\n"
+            "documents: {name: d, source: 'qerror:Qwen2.5-7B/awq3', n: 20, length: 32}",
+            "documents source: qerror:Qwen2.5-7B/awq3 holds token ids of one model's tokenizer; wr",
+        ),
+    ],
+)
+def test_choices_of_documents_that_cannot_be_are_told(
+    project: Path, changes: str, expected: str
+) -> None:
+    Path("ids.txt").write_text("a\nb\n")
+    Path("config").symlink_to(ROOT / "config")
+    assert expected in message(changes)
+
+
+def test_named_texts_have_the_columns_of_their_entry_unless_the_study_says_otherwise(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.txt").write_text("a")
+    entry = (
+        "{about: a, licence: b, id_column: url, text_column: t, primary: {source: 'path:a.txt'}}"
+    )
+    Path("config").mkdir()
+    Path("config/sources.yaml").write_text(f"web: {entry}")
+    named = "source: 'named:web', n: 20, length: 32"
+    study = load(
+        f"documents: {{name: d, {named}}}\n"
+        f"calibration: {{c: {{{named}, text_column: text}}}}\n"
+        "evaluation: {e: {kind: windows, source: demo}}"
+    )
+    assert (study.documents.text_column, study.documents.id_column) == ("t", "url")
+    calibration = study.calibration["c"]
+    assert (calibration.text_column, calibration.id_column) == ("text", "url")
+    assert study.evaluation["e"].text_column == "text"
 
 
 @pytest.mark.parametrize(

@@ -326,9 +326,7 @@ def load_study(
     others = [Path(file) for file in files if Path(file).resolve() != default.resolve()]
     files = (default, *others)
     try:
-        study = Study.model_validate(
-            _with_archived_columns(merge_layers(files, overrides or {}))
-        )
+        study = Study.model_validate(_with_archived_columns(merge_layers(files, overrides or {})))
     except ValidationError as error:
         problems = explain(error, json_schema())
     else:

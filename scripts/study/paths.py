@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from lowbit.errors import InputError
 from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
-from lowbit.inputs.sources import find_source
+from lowbit.inputs.model_files import files_of
 from lowbit.names import FULL
 from lowbit.quantization.published.description import checkpoint_files
 from study import archive
@@ -295,12 +295,13 @@ class Fingerprints:
             return outline.address
         return self.of_files(outline, model_sources.model_files(outline))
 
-    def of_tokenizer(self, study: Study, name: str) -> Any:
-        """What of a model's content decides how it tokenizes."""
-        content = self.of_model(study, name)
-        if not isinstance(content, dict):
-            return content
-        return {file: content[file] for file in model_sources.TOKENIZER_FILES if file in content}
+    def of_tokenizer(self, study: Study, name: str) -> dict[str, Any]:
+        """Names and hashes of the files that decide how a model tokenizes."""
+        outline = study.model_outline(name)
+        names = [file for file in model_sources.TOKENIZER_FILES if file in files_of(outline)]
+        if isinstance(outline, Path):
+            return self.of_files(outline, names)
+        return {file: asdict(outline.files[file]) for file in names}
 
     def of_checkpoint(self, method: Published) -> Any:
         """The same of a published checkpoint."""
