@@ -40,7 +40,7 @@ TABLES = f"{STUDY_FOLDER}/{{model}}"
 THREADS = STUDY.engine.threads
 """Of jobs that run a model or a quantizer; all others have one."""
 MODEL_RESULTS = []
-"""What every rule adds to a model's results: its reported tables and figures, below `TABLES`."""
+"""What all rules add to a model's results: its reported tables and figures, below `TABLES`."""
 
 CLAIMS = sorted(Path("claims").glob("*.yaml"))
 """Files with the papers' claims."""
