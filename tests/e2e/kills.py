@@ -23,7 +23,7 @@ import psutil
 from copies import SECONDS, SMALL, Copy, copy_sources, kill
 
 KINDS = WORKER, HEAD, EVERYTHING = "worker", "head", "everything"
-KILLS_IN_A_STUDY = 6
+KILLS_IN_A_STUDY = 10
 LONGEST_DELAY = 6.0
 """Seconds: from the end of a job to the kill, so that it comes at any moment of the next ones."""
 DONE = re.compile(r"^(\d+) of \d+ steps ", re.MULTILINE)

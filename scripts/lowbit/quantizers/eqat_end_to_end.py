@@ -162,8 +162,9 @@ class _Progress:
             "scales": [scales.detach().cpu() for scales in self.scales],
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic(self.path) as partial:
-            torch.save(state, partial)
+        # Into a file of Python's: PyTorch's own would hide a full disk's errno.
+        with atomic(self.path) as partial, open(partial, "wb") as file:
+            torch.save(state, file)
         self._saved_at = time.monotonic()
 
     @torch.no_grad()
