@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lowbit.errors import InputError
+from lowbit.files import read_json, write_json
+from lowbit.quantization import quantize_model as quantize_model_module
 from lowbit.quantization.block_store import BlockStore
 from lowbit.quantization.blocks import CalibratedBlock, QuantizedBlock
 from lowbit.quantization.measure import measure_layers
@@ -93,16 +95,38 @@ def test_an_interrupted_quantization_goes_on_to_the_same_result(tmp_path: Path) 
     assert all(torch.equal(found[key].codes, expected[key].codes) for key in expected)
 
 
-def test_blocks_of_other_settings_or_damaged_ones_are_not_used(tmp_path: Path) -> None:
+def test_blocks_of_other_settings_or_damaged_ones_are_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     run(tmp_path, recording({}))
     others: dict[int, dict] = {}
     run(tmp_path, recording(others), fingerprint="another")
     assert others.keys() == {0, 1, 2}
+    assert (
+        "not used, but made again: since then there was a change of run" in capsys.readouterr().err
+    )
     (tmp_path / "1.safetensors").write_bytes(b"cut off")
     (tmp_path / "2.json").unlink()
     again: dict[int, dict] = {}
     run(tmp_path, recording(again), fingerprint="another")
     assert again.keys() == {1, 2}
+    told = capsys.readouterr().err
+    assert f"block 1 in {tmp_path} is damaged" in told
+    record = read_json(tmp_path / "1.json")
+    write_json(tmp_path / "1.json", record | {"fingerprint": "of an older run"})
+    foreign: dict[int, dict] = {}
+    run(tmp_path, recording(foreign), fingerprint="another")
+    assert foreign.keys() == {1}
+    assert f"block 1 in {tmp_path} was made from something else" in capsys.readouterr().err
+
+
+def test_finished_blocks_need_no_calibration_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = run(tmp_path, recording({}))
+    monkeypatch.setattr(quantize_model_module, "enter", None)
+    found, _ = run(tmp_path, recording({}, stop_at=0))
+    assert all(torch.equal(found[key].codes, expected[key].codes) for key in expected)
 
 
 def test_a_quantizer_that_leaves_a_layer_out_is_stopped(tmp_path: Path) -> None:

@@ -96,16 +96,18 @@ def quantize_model(
     """
     decoder = Decoder(model)
     looks_at_activations = hasattr(implementation, "quantize_block")
-    batches = enter(decoder, token_ids, CALIBRATION_BATCH) if looks_at_activations else []
-    blocks = []
+    blocks = [store.load(index) for index in range(len(decoder))]
+    last = max((index for index, made in enumerate(blocks) if made is None), default=-1)
+    walks = looks_at_activations and last >= 0
+    batches = enter(decoder, token_ids, CALIBRATION_BATCH) if walks else []
     for index in tqdm(range(len(decoder)), unit="block"):
-        made = store.load(index)
-        if made is None:
+        if blocks[index] is None:
             torch.manual_seed(seed + index)
             made = _quantize_block(decoder, index, batches, implementation, settings, device)
             store.save(index, made)
-        blocks.append(made)
-        _advance(decoder, index, batches, made, device)
+            blocks[index] = made
+        if index < last:  # what comes after needs no activations
+            _advance(decoder, index, batches, blocks[index], device)
     if hasattr(implementation, "finish"):
         torch.manual_seed(seed + len(decoder))
         blocks = implementation.finish(decoder, blocks, token_ids, store, device, **settings)
