@@ -51,10 +51,12 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.experiments.kept_scores import stored
+    from lowbit.unfinished import remove
 
+    unfinished = arguments.output.with_suffix(".unfinished")
     missing = {name: missing_methods(arguments, name) for name in arguments.sets}
     if any(missing.values()):
-        score(arguments, missing)
+        score(arguments, missing, unfinished)
     gates = {
         name: {
             method["name"]: json.loads(stored(method["scores"][name], b"gates"))
@@ -70,6 +72,7 @@ def main() -> None:
     ]
     table = pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
     write_parquet(arguments.output, table.astype({"correct": "boolean"}))
+    remove(unfinished)  # also where a run was killed just before it
 
 
 def missing_methods(arguments: argparse.Namespace, name: str) -> dict[str, str]:
@@ -97,8 +100,14 @@ def missing_methods(arguments: argparse.Namespace, name: str) -> dict[str, str]:
     }
 
 
-def score(arguments: argparse.Namespace, missing: dict[str, dict[str, str]]) -> None:
-    """Walk each set with the methods that have no scores on it."""
+def score(
+    arguments: argparse.Namespace, missing: dict[str, dict[str, str]], unfinished: Path
+) -> None:
+    """Walk each set with the methods that have no scores on it.
+
+    Args:
+        unfinished: folder for what is done before a walk's end.
+    """
     from lowbit.engine.engine import Engine
     from lowbit.experiments.kept_scores import made_from, weights_hash, write_scores
     from lowbit.inputs.evaluation import read_rows
@@ -113,7 +122,7 @@ def score(arguments: argparse.Namespace, missing: dict[str, dict[str, str]]) -> 
         sets={name: sha256(rows) for name, rows in arguments.sets.items()},
         methods={name: weights_hash(method["record"]) for name, method in methods.items()},
     )
-    parts = Parts.open(arguments.output.with_suffix(".unfinished"), sources)
+    parts = Parts.open(unfinished, sources)
     engine = Engine.open(arguments.model, arguments.settings)
     streams: dict[str, Stream] = {FULL: engine.full}
     for name, fingerprints in missing.items():
@@ -137,7 +146,6 @@ def score(arguments: argparse.Namespace, missing: dict[str, dict[str, str]]) -> 
             }
             metadata = {"fingerprint": fingerprint, "gates": json.dumps(gates[method])}
             write_scores(methods[method]["scores"][name], columns, metadata)
-    parts.remove()
 
 
 def walk_set(

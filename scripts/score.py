@@ -34,7 +34,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     from lowbit.experiments.kept_scores import fingerprint, stored
+    from lowbit.unfinished import remove
 
+    unfinished = arguments.output.with_suffix(".unfinished")
     methods = {method["name"]: method for method in arguments.methods}
     fingerprints = {
         name: fingerprint(
@@ -52,7 +54,7 @@ def main() -> None:
         if stored(method["scores"], b"fingerprint") != fingerprints[name]
     ]
     if pending:
-        score(arguments, methods, pending, fingerprints)
+        score(arguments, methods, pending, fingerprints, unfinished)
     scores = {name: Path(method["scores"]) for name, method in methods.items()}
     gates = {name: json.loads(stored(path, b"gates")) for name, path in scores.items()}
     write_json(arguments.gates, gates)
@@ -60,6 +62,7 @@ def main() -> None:
         arguments.output,
         {name: {"path": str(path), "sha256": sha256(path)} for name, path in scores.items()},
     )
+    remove(unfinished)  # also where a run was killed just before it
 
 
 def score(
@@ -67,8 +70,13 @@ def score(
     methods: dict[str, dict[str, Any]],
     pending: list[str],
     fingerprints: dict[str, str],
+    unfinished: Path,
 ) -> None:
-    """Walk the full-precision model and all `pending` methods over the documents; write each."""
+    """Walk the full-precision model and all `pending` methods over the documents; write each.
+
+    Args:
+        unfinished: folder for what is done before the walk's end.
+    """
     from tqdm import tqdm
 
     from lowbit.engine.engine import Engine
@@ -87,7 +95,7 @@ def score(
         tokens=arguments.tokens,
         methods=weights,
     )
-    parts = Parts.open(arguments.output.with_suffix(".unfinished"), sources)
+    parts = Parts.open(unfinished, sources)
     engine = Engine.open(arguments.model, arguments.settings)
     variants = [
         engine.quantized(name, Path(methods[name]["record"])) for name in pending if name != FULL
@@ -105,7 +113,6 @@ def score(
         metadata = {"fingerprint": fingerprints[name], "gates": json.dumps(gates[name])}
         columns = {"doc_id": doc_ids} | vars(join(shards[name]))
         write_scores(methods[name]["scores"], columns, metadata)
-    parts.remove()
 
 
 if __name__ == "__main__":

@@ -379,6 +379,19 @@ def test_scores_killed_between_two_methods_are_not_walked_again(work: Path) -> N
     assert results(work) == found
 
 
+@pytest.mark.parametrize("job", ["score", "evaluate"])
+def test_nothing_unfinished_stays_where_a_job_was_killed_at_its_very_end(
+    job: str, work: Path
+) -> None:
+    name, *options = command(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unfinished, "remove", lambda folder: None)
+        assert run_script(name, work, *options) == ""
+    assert len(list(work.glob("*.unfinished"))) == 1
+    assert run_script(name, work, *options) == ""
+    assert not list(work.glob("*.unfinished"))
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [

@@ -56,6 +56,11 @@ def claim(folder: Path, made_from: Mapping[str, Any]) -> str:
     return _digest(digests)
 
 
+def remove(folder: Path) -> None:
+    """Delete what was unfinished: the job's outputs are written."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def say(text: str) -> None:
     """Write a line to the job's log."""
     print(text, file=sys.stderr, flush=True)
@@ -151,8 +156,8 @@ class Parts(Unkept):
             self._write(first, waiting, state)
 
     def remove(self) -> None:
-        """Delete the folder: the job's outputs are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the folder; see `remove`."""
+        remove(self.folder)
 
     def _path(self, first: int) -> Path:
         return self.folder / f"{first}.npz"
