@@ -37,7 +37,7 @@ HASH = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}
 SOURCES = (
     *("Makefile", "README.md", "CITATION.cff", "LICENSE", "config.yaml", "rules/*.smk"),
     *("scripts/**/*.py", "envs/*.yaml", "envs/standin/**/*", "claims/*.yaml", "report/*.rst"),
-    *("profiles/*/*.yaml", "resources/tasks/*.yaml"),
+    *("profiles/*/*.yaml", "config/sources.yaml", "resources/tasks/*.yaml"),
 )
 """What the workflow consists of, beside its Snakefile; the embedded model is in the repository."""
 TYPES = {".parquet": "application/vnd.apache.parquet", ".md": "text/markdown"}
