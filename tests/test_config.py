@@ -76,20 +76,27 @@ def test_every_study_file_in_config_is_valid(file: Path, monkeypatch: pytest.Mon
         assert kind != "hub" or hub.parse(argument, hub.DATASET)
 
 
-def test_all_models_of_the_paper_are_found_by_its_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repositories, methods and text of the study are those that the paper's figures bind for."""
+def test_the_studies_of_the_paper_are_those_that_its_figures_bind_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Repositories, methods, text and evaluation of the claims."""
     monkeypatch.chdir(ROOT)
-    files = [DEFAULT, Path("config/inputs-paper.yaml")]
-    study = Study.model_validate(study_config.merge_layers(files, {}))
     claims = yaml.safe_load(Path("claims/inputs.yaml").read_text())
-    repositories = {repository(model.source) for model in study.models.values()}
+    paper, eqat = (
+        Study.model_validate(study_config.merge_layers([DEFAULT, Path("config", name)], {}))
+        for name in ("inputs-paper.yaml", "inputs-paper-eqat.yaml")
+    )
+    repositories = {repository(model.source) for model in paper.models.values()}
     assert repositories == {source for m in claims["models"].values() for source in m["sources"]}
-    described = [method.described() for method in study.methods.values()]
+    assert eqat.models.items() < paper.models.items()
+    assert paper.methods.items() < eqat.methods.items()
+    described = [method.described() for method in eqat.methods.values()]
     for wanted in claims["methods"].values():
         assert any(wanted.items() <= method.items() for method in described), wanted
-    assert claims["documents"]["source"] in study.documents.source
-    assert claims["documents"]["length"] == study.documents.length
-    assert "wikitext2" in study.evaluation
+    for study in (paper, eqat):
+        assert claims["documents"]["source"] in study.documents.source
+        assert claims["documents"]["length"] == study.documents.length
+        assert "wikitext2" in study.evaluation
 
 
 def test_the_schema_is_in_step_with_the_config_models() -> None:
