@@ -1,7 +1,7 @@
 """Losses over the vocabulary, computed in chunks: the logits of a batch never exist at once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,18 +57,23 @@ def token_losses(
     targets = token_ids[:, 1:].reshape(-1).long()
     flat = {name: states[:, :-1].reshape(targets.numel(), -1) for name, states in normed.items()}
     order = sorted(flat, key=lambda name: name != reference)
-    chunks: dict[str, list[TokenLosses]] = {name: [] for name in order}
+    # Made beforehand: small tensors that stay, made between the logits of one chunk and the next,
+    # would keep freed memory from being used again.
+    found = {name: _room(targets, reference, name) for name in order}
     for chunk in _chunks(logits, flat[order[0]]):
         base = None
         for name in order:
             log_probabilities = logits(flat[name][chunk]).log_softmax(-1)
             nll = -log_probabilities.gather(-1, targets[chunk, None])[:, 0]
             if reference is None:
-                chunks[name].append(TokenLosses(nll))
-                continue
-            base = base or _Reference(log_probabilities)
-            chunks[name].append(base.compare(nll, log_probabilities))
-    return {name: _joined(chunks[name], (batch, length - 1)) for name in normed}
+                losses = TokenLosses(nll)
+            else:
+                base = base or _Reference(log_probabilities)
+                losses = base.compare(nll, log_probabilities)
+            for field, values in vars(losses).items():
+                if values is not None:
+                    getattr(found[name], field)[chunk] = values
+    return {name: _shaped(found[name], (batch, length - 1)) for name in normed}
 
 
 @torch.inference_mode()
@@ -133,8 +138,12 @@ class _Reference:
         return TokenLosses(nll, difference.sum(-1), flip.float())
 
 
-def _joined(chunks: Sequence[TokenLosses], shape: tuple[int, int]) -> TokenLosses:
-    columns = [[getattr(part, field.name) for part in chunks] for field in fields(TokenLosses)]
-    return TokenLosses(
-        *(None if column[0] is None else torch.cat(column).view(shape) for column in columns)
-    )
+def _room(targets: Tensor, reference: str | None, name: str) -> TokenLosses:
+    """Room for what stream `name` says of `targets` `[tokens]`."""
+    wanted = 1 if reference is None else 5 if name == reference else 3
+    columns = [targets.new_empty(targets.shape, dtype=torch.float32) for _ in range(wanted)]
+    return TokenLosses(*columns)
+
+
+def _shaped(losses: TokenLosses, shape: tuple[int, int]) -> TokenLosses:
+    return TokenLosses(*(None if c is None else c.view(shape) for c in vars(losses).values()))
