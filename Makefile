@@ -50,8 +50,8 @@ demo-perturbation:  ## the lens of perturbation: noise, clipping, non-uniform gr
 study: .venv  ## run a study: make study STUDY=config/<file>.yaml
 	@$(RUN) $(ARGS)
 
-plan: .venv  ## say what a study would run, and why, without running it
-	@$(PYTHON) -m snakemake --configfile $(STUDY) --dry-run --quiet host $(ARGS)
+plan: .venv  ## say what a study would take, and what it would run and why, without running it
+	@$(PYTHON) scripts/study/plan.py --configfile $(STUDY) $(ARGS)
 
 report: study  ## put a finished study's figures and tables into one file, report.html
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)

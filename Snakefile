@@ -13,6 +13,7 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/resources.smk"
 include: "rules/model.smk"
 include: "rules/documents.smk"
 include: "rules/tokens.smk"

@@ -17,6 +17,8 @@ rule judge_claims:
         f"{STUDY_FOLDER}/logs/judge_claims.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/judge_claims.tsv"
+    resources:
+        **needs("judge_claims"),
     params:
         code=code("judge_claims.py", "analysis"),
         claims=list(map(str, CLAIMS)),

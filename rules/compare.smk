@@ -11,6 +11,8 @@ rule compare_models:
         f"{STUDY_FOLDER}/logs/compare_models.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/compare_models.tsv"
+    resources:
+        **needs("compare_models"),
     params:
         code=code("compare_models.py", "analysis"),
         models=as_json(
@@ -44,6 +46,8 @@ rule plot_robustness:
         f"{STUDY_FOLDER}/logs/plot_robustness.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/plot_robustness.tsv"
+    resources:
+        **needs("plot_robustness"),
     params:
         code=code("plot_robustness.py", "analysis"),
     conda:

@@ -11,6 +11,8 @@ rule correlate:
         f"{TABLES}/logs/correlate.log",
     benchmark:
         f"{TABLES}/benchmarks/correlate.tsv"
+    resources:
+        **needs("correlate"),
     params:
         code=code("correlate.py", "analysis"),
         methods=METHODS,
@@ -37,6 +39,8 @@ rule plot_correlation:
         f"{TABLES}/logs/plot_correlation.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_correlation.tsv"
+    resources:
+        **needs("plot_correlation"),
     params:
         code=code("plot_correlation.py", "analysis"),
         methods=METHODS,

@@ -11,6 +11,8 @@ rule fetch_documents:
         "results/documents/{documents}/logs/fetch_documents.log",
     benchmark:
         "results/documents/{documents}/benchmarks/fetch_documents.tsv"
+    resources:
+        **needs("fetch_documents"),
     params:
         code=code("fetch_documents.py", "core"),
         source=lambda w: document_source(w.documents),

@@ -34,7 +34,7 @@ rule answer:
         scores="[^/]+",
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("answer"),
     params:
         code=lambda w: task_code(w.downstream),
         task=lambda w: task_options(w.downstream),
@@ -66,6 +66,8 @@ rule analyze_downstream:
         f"{TABLES}/logs/analyze_downstream.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_downstream.tsv"
+    resources:
+        **needs("analyze_downstream"),
     params:
         code=code("analyze_downstream.py", "analysis"),
         answers=lambda w, input: as_json(
@@ -98,6 +100,8 @@ if BY_POPULARITY:
             f"{TABLES}/logs/plot_downstream.log",
         benchmark:
             f"{TABLES}/benchmarks/plot_downstream.tsv"
+        resources:
+            **needs("plot_downstream"),
         params:
             code=code("plot_downstream.py", "analysis"),
             methods=METHODS,

@@ -14,6 +14,8 @@ rule compute_errors:
         f"{TABLES}/logs/compute_errors.log",
     benchmark:
         f"{TABLES}/benchmarks/compute_errors.tsv"
+    resources:
+        **needs("compute_errors"),
     params:
         code=code("compute_errors.py", "analysis"),
         settings=as_json(STUDY.errors.model_dump()),
@@ -41,6 +43,8 @@ rule plot_errors:
         f"{TABLES}/logs/plot_errors.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_errors.tsv"
+    resources:
+        **needs("plot_errors"),
     params:
         code=code("plot_errors.py", "analysis"),
         methods=METHODS,

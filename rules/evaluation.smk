@@ -17,6 +17,8 @@ rule tokenize_evaluation:
         f"{SHARED}/logs/tokenize_evaluation/{{evaluation}}.log",
     benchmark:
         f"{SHARED}/benchmarks/tokenize_evaluation/{{evaluation}}.tsv"
+    resources:
+        **needs("tokenize_evaluation"),
     params:
         code=code("tokenize_evaluation.py", "core"),
         name=lambda w: f"--name {PATHS.plain_name(w.evaluation)}",
@@ -58,7 +60,7 @@ rule evaluate:
         f"{TABLES}/benchmarks/evaluate.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("evaluate"),
     params:
         code=code("evaluate.py", "core"),
         sets=lambda w: as_json(evaluation_sets(w.model)),
@@ -87,6 +89,8 @@ rule analyze_evaluation:
         f"{TABLES}/logs/analyze_evaluation.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_evaluation.tsv"
+    resources:
+        **needs("analyze_evaluation"),
     params:
         code=code("analyze_evaluation.py", "analysis"),
         records=lambda w: as_json(
@@ -116,6 +120,8 @@ rule plot_evaluation:
         f"{TABLES}/logs/plot_evaluation.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_evaluation.tsv"
+    resources:
+        **needs("plot_evaluation"),
     params:
         code=code("plot_evaluation.py", "analysis"),
         methods=METHODS,

@@ -29,7 +29,7 @@ rule intervene:
         f"{TABLES}/benchmarks/intervene.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("intervene"),
     params:
         code=code("intervene.py", "core"),
         methods=lambda w: as_json(
@@ -59,6 +59,8 @@ rule analyze_interventions:
         f"{TABLES}/logs/analyze_interventions.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_interventions.tsv"
+    resources:
+        **needs("analyze_interventions"),
     params:
         code=code("analyze_interventions.py", "analysis"),
         model=lambda w: f"--model {w.model}",
@@ -83,6 +85,8 @@ rule plot_interventions:
         f"{TABLES}/logs/plot_interventions.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_interventions.tsv"
+    resources:
+        **needs("plot_interventions"),
     params:
         code=code("plot_interventions.py", "analysis"),
     conda:

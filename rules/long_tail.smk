@@ -10,6 +10,8 @@ rule analyze_long_tail:
         f"{TABLES}/logs/analyze_long_tail.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_long_tail.tsv"
+    resources:
+        **needs("analyze_long_tail"),
     params:
         code=code("analyze_long_tail.py", "analysis"),
         settings=as_json(STUDY.bootstrap.model_dump()),
@@ -33,6 +35,8 @@ rule plot_long_tail:
         f"{TABLES}/logs/plot_long_tail.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_long_tail.tsv"
+    resources:
+        **needs("plot_long_tail"),
     params:
         code=code("plot_long_tail.py", "analysis"),
         methods=METHODS,

@@ -34,7 +34,7 @@ rule mix_precision:
         f"{TABLES}/benchmarks/mix_precision.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("mix_precision"),
     params:
         code=code("mixed_precision.py", "core"),
         records=lambda w: " ".join(
@@ -72,6 +72,8 @@ rule analyze_mixed_precision:
         f"{TABLES}/logs/analyze_mixed_precision.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_mixed_precision.tsv"
+    resources:
+        **needs("analyze_mixed_precision"),
     params:
         code=code("analyze_mixed_precision.py", "analysis"),
         model=lambda w: f"--model {w.model}",
@@ -100,6 +102,8 @@ rule plot_mixed_precision:
         f"{TABLES}/logs/plot_mixed_precision.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_mixed_precision.tsv"
+    resources:
+        **needs("plot_mixed_precision"),
     params:
         code=code("plot_mixed_precision.py", "analysis"),
         names=f"--base {MIXED.base} --higher {MIXED.higher}",

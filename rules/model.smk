@@ -8,6 +8,8 @@ rule fetch_model:
         f"{SHARED}/logs/fetch_model.log",
     benchmark:
         f"{SHARED}/benchmarks/fetch_model.tsv"
+    resources:
+        **needs("fetch_model"),
     params:
         code=code("fetch_model.py", "core"),
         source=lambda w: pinned(STUDY.models[PATHS.plain_name(w.model)].source),
@@ -32,7 +34,7 @@ rule probe_model:
         f"{SHARED}/benchmarks/probe_model.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("probe_model"),
     params:
         code=code("probe_model.py", "core"),
         threads=f"--threads {THREADS}",

@@ -36,7 +36,7 @@ if PATCH:
             f"{TABLES}/benchmarks/patch.tsv"
         threads: THREADS
         resources:
-            mem_mb=4000,
+            **needs("patch"),
         params:
             code=code("patch.py", "core"),
             methods=lambda w: as_json(inside_calls(w.model)),
@@ -63,6 +63,8 @@ if PATCH:
             f"{TABLES}/logs/analyze_patching.log",
         benchmark:
             f"{TABLES}/benchmarks/analyze_patching.tsv"
+        resources:
+            **needs("analyze_patching"),
         params:
             code=code("analyze_patching.py", "analysis"),
             claims=list(map(str, CLAIMS)),
@@ -101,6 +103,8 @@ if PATCH:
             f"{TABLES}/logs/plot_patching.log",
         benchmark:
             f"{TABLES}/benchmarks/plot_patching.tsv"
+        resources:
+            **needs("plot_patching"),
         params:
             code=code("plot_patching.py", "analysis"),
             methods=METHODS,

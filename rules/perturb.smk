@@ -22,7 +22,7 @@ rule perturb:
         f"{TABLES}/benchmarks/perturb.tsv"
     threads: THREADS
     resources:
-        mem_mb=6000,
+        **needs("perturb"),
     params:
         code=code("perturb.py", "core"),
         reference=f"--reference {PERTURBED.reference}",
@@ -60,6 +60,8 @@ rule analyze_perturbation:
         f"{TABLES}/logs/analyze_perturbation.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_perturbation.tsv"
+    resources:
+        **needs("analyze_perturbation"),
     params:
         code=code("analyze_perturbation.py", "analysis"),
         model=lambda w: f"--model {w.model}",
@@ -104,6 +106,8 @@ rule plot_perturbation:
         f"{TABLES}/logs/plot_perturbation.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_perturbation.tsv"
+    resources:
+        **needs("plot_perturbation"),
     params:
         code=code("plot_perturbation.py", "analysis"),
         methods=METHODS,

@@ -22,6 +22,8 @@ rule predict:
         f"{TABLES}/logs/predict.log",
     benchmark:
         f"{TABLES}/benchmarks/predict.tsv"
+    resources:
+        **needs("predict"),
     params:
         code=code("predict.py", "analysis"),
         name=lambda w: f"--name {w.model}",
@@ -54,6 +56,8 @@ rule plot_prediction:
         f"{TABLES}/logs/plot_prediction.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_prediction.tsv"
+    resources:
+        **needs("plot_prediction"),
     params:
         code=code("plot_prediction.py", "analysis"),
         methods=METHODS,

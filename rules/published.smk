@@ -22,7 +22,7 @@ if PUBLISHED:
             method="|".join(re.escape(PATHS.methods[name]) for name in PUBLISHED),
         threads: THREADS
         resources:
-            mem_mb=4000,
+            **needs("read_checkpoint"),
         params:
             code=code("read_checkpoint.py", "core"),
             source=lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized),

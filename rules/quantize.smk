@@ -24,7 +24,7 @@ for (rule_name, backend), names in implementations().items():
             method="|".join(re.escape(PATHS.methods[name]) for name in names),
         threads: THREADS
         resources:
-            mem_mb=4000,
+            **needs(rule_name),
         params:
             code=code("quantize.py", backend.environment, backend.module),
             module=backend.module,
@@ -57,6 +57,8 @@ rule tabulate_quantization:
         f"{TABLES}/logs/tabulate_quantization.log",
     benchmark:
         f"{TABLES}/benchmarks/tabulate_quantization.tsv"
+    resources:
+        **needs("tabulate_quantization"),
     params:
         code=code("tabulate_quantization.py", "analysis"),
         model=lambda w: f"--model {w.model}",

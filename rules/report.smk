@@ -26,6 +26,8 @@ rule write_summary:
         f"{STUDY_FOLDER}/logs/write_summary.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/write_summary.tsv"
+    resources:
+        **needs("write_summary"),
     params:
         code=code("write_summary.py", "analysis"),
         study=f"--study {STUDY.study}",
@@ -68,6 +70,8 @@ rule render_pages:
         f"{STUDY_FOLDER}/logs/render_pages.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/render_pages.tsv"
+    resources:
+        **needs("render_pages"),
     params:
         code=code("render_pages.py", "core"),
     conda:
@@ -86,6 +90,8 @@ rule write_config:
         f"{STUDY_FOLDER}/logs/write_config.log",
     benchmark:
         f"{STUDY_FOLDER}/benchmarks/write_config.tsv"
+    resources:
+        **needs("write_config"),
     params:
         text=STUDY.resolved(),
     conda:

@@ -15,7 +15,7 @@ rule measure_residuals:
         f"{SHARED}/benchmarks/measure_residuals/{{residuals}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("measure_residuals"),
     params:
         code=code("residuals.py", "core"),
         settings=as_json(STUDY.engine.model_dump()),
@@ -43,6 +43,8 @@ rule analyze_residuals:
         f"{TABLES}/logs/analyze_residuals.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_residuals.tsv"
+    resources:
+        **needs("analyze_residuals"),
     params:
         code=code("analyze_residuals.py", "analysis"),
         settings=as_json(STUDY.bootstrap.model_dump()),
@@ -74,6 +76,8 @@ rule plot_residuals:
         f"{TABLES}/logs/plot_residuals.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_residuals.tsv"
+    resources:
+        **needs("plot_residuals"),
     params:
         code=code("plot_residuals.py", "analysis"),
         methods=METHODS,

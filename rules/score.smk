@@ -27,7 +27,7 @@ rule score:
         f"{TABLES}/benchmarks/score.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("score"),
     params:
         code=code("score.py", "core"),
         methods=lambda w: as_json(score_files(w.model)),

@@ -22,7 +22,7 @@ rule simulate_quantization:
         f"{TABLES}/benchmarks/simulate_quantization.tsv"
     threads: THREADS
     resources:
-        mem_mb=6000,
+        **needs("simulate_quantization"),
     params:
         code=code("simulate.py", "core"),
         simulation=as_json(SIMULATED.model_dump()),
@@ -54,6 +54,8 @@ rule analyze_simulation:
         f"{TABLES}/logs/analyze_simulation.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_simulation.tsv"
+    resources:
+        **needs("analyze_simulation"),
     params:
         code=code("analyze_simulation.py", "analysis"),
         settings=as_json(STUDY.bootstrap.model_dump()),
@@ -81,6 +83,8 @@ rule plot_simulation:
         f"{TABLES}/logs/plot_simulation.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_simulation.tsv"
+    resources:
+        **needs("plot_simulation"),
     params:
         code=code("plot_simulation.py", "analysis"),
     conda:
@@ -103,7 +107,7 @@ rule relate_errors:
         f"{TABLES}/benchmarks/relate_errors.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("relate_errors"),
     params:
         code=code("relate_errors.py", "core"),
         settings=as_json(STUDY.engine.model_dump()),

@@ -13,6 +13,8 @@ rule analyze_tokens:
         f"{TABLES}/logs/analyze_tokens.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_tokens.tsv"
+    resources:
+        **needs("analyze_tokens"),
     params:
         code=code("analyze_tokens.py", "analysis"),
         settings=as_json(STUDY.bootstrap.model_dump()),
@@ -39,6 +41,8 @@ rule plot_tokens:
         f"{TABLES}/logs/plot_tokens.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_tokens.tsv"
+    resources:
+        **needs("plot_tokens"),
     params:
         code=code("plot_tokens.py", "analysis"),
         methods=METHODS,

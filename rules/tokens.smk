@@ -41,6 +41,8 @@ rule tokenize_documents:
         f"{SHARED}/logs/tokenize_documents/{{tokens}}.log",
     benchmark:
         f"{SHARED}/benchmarks/tokenize_documents/{{tokens}}.tsv"
+    resources:
+        **needs("tokenize_documents"),
     params:
         code=code("tokenize_documents.py", "core"),
         n=f"--n {STUDY.documents.n}",
@@ -70,6 +72,8 @@ rule tokenize_calibration:
         f"{SHARED}/logs/tokenize_calibration/{{calibration}}.log",
     benchmark:
         f"{SHARED}/benchmarks/tokenize_calibration/{{calibration}}.tsv"
+    resources:
+        **needs("tokenize_calibration"),
     params:
         code=code("tokenize_documents.py", "core"),
         key=lambda w: f"--key calibration.{PATHS.plain_name(w.calibration)}",
@@ -99,6 +103,8 @@ rule check_calibration:
         f"{TABLES}/logs/check_calibration.log",
     benchmark:
         f"{TABLES}/benchmarks/check_calibration.tsv"
+    resources:
+        **needs("check_calibration"),
     params:
         code=code("check_calibration.py", "core"),
         names=as_json(list(STUDY.calibration)),

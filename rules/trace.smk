@@ -25,7 +25,7 @@ rule trace_layers:
         f"{TABLES}/benchmarks/trace_layers.tsv"
     threads: THREADS
     resources:
-        mem_mb=4000,
+        **needs("trace_layers"),
     params:
         code=code("trace_layers.py", "core"),
         methods=lambda w: as_json(inside_calls(w.model)),
@@ -55,6 +55,8 @@ rule analyze_trace:
         f"{TABLES}/logs/analyze_trace.log",
     benchmark:
         f"{TABLES}/benchmarks/analyze_trace.tsv"
+    resources:
+        **needs("analyze_trace"),
     params:
         code=code("analyze_trace.py", "analysis"),
         methods=" ".join(TRACED),
@@ -82,6 +84,8 @@ rule plot_trace:
         f"{TABLES}/logs/plot_trace.log",
     benchmark:
         f"{TABLES}/benchmarks/plot_trace.tsv"
+    resources:
+        **needs("plot_trace"),
     params:
         code=code("plot_trace.py", "analysis"),
         methods=METHODS,

@@ -1,0 +1,61 @@
+"""What jobs may take: memory, time and disk from the sizes of the models and the study.
+
+Nothing here reruns anything: Snakemake does not compare resources. On one machine they limit
+nothing either (memory is only counted where `--resources mem_mb=...` says how much there is), but
+for GPUs: jobs that use one run one after the other. Clusters are asked for all of it.
+"""
+
+import atexit
+import os
+
+from lowbit.inputs.documents import SOURCES, locate_documents
+from lowbit.inputs.sources import find_source
+from study.estimates.jobs import Estimates, runs_on_device
+from study.estimates.requests import REQUESTS, request
+from study.estimates.shapes import download_bytes, shape_of
+
+OUTLINES = {name: STUDY.model_outline(name) for name in STUDY.models}
+"""Local directory of each model, or what the hub lists of it."""
+ESTIMATES = Estimates(
+    STUDY,
+    PATHS,
+    {name: shape_of(place) for name, place in OUTLINES.items()},
+    {
+        keyed: locate_documents(settings.source, demo)
+        for keyed, (_, settings, demo) in DOCUMENT_SETS.items()
+        if find_source(settings.source, SOURCES)[0].local
+    },
+    {name: download_bytes(place) for name, place in OUTLINES.items()},
+)
+ACCOUNT = os.environ.get("PLAN_ACCOUNT")
+"""File that a dry run leaves what `make plan` shows in."""
+
+
+def on_gpu():
+    """Whether what runs on `engine.device` gets a GPU. `auto` does on a cluster, and here where there is one."""
+    device = STUDY.engine.device
+    if device != "auto":
+        return device != "cpu"
+    return workflow.non_local_exec or Path("/dev/nvidia0").exists()
+
+
+def need_of(rule, wildcards):
+    """What a job of a rule is expected to take."""
+    outputs = list(map(str, workflow.get_rule(rule).output))
+    return ESTIMATES.need(rule, dict(wildcards.items()), outputs, on_gpu())
+
+
+def needs(rule):
+    """Resources of a rule: what its jobs are expected to take and a margin, more at each attempt."""
+
+    def ask(kind):
+        return lambda wildcards, attempt: request(need_of(rule, wildcards), attempt)[kind]
+
+    gpu = ("gpu",) if runs_on_device(rule) else ()
+    return {kind: ask(kind) for kind in (*REQUESTS, *gpu)}
+
+
+if ACCOUNT and workflow.is_main_process:
+    from study.estimates.account import account
+
+    atexit.register(lambda: write_json(ACCOUNT, account(workflow.dag, need_of, ESTIMATES, on_gpu())))

@@ -1,0 +1,70 @@
+"""Memory of the engine's jobs beside Python and its libraries: weights, streams, one batch's work.
+
+Formulas follow `lowbit.engine`: a resident model keeps its weights and those of every method; in
+stream mode there are those of one block, and of the next while they change.
+"""
+
+from study.estimates.shapes import ModelShape
+from study.estimates.walks import Job, Walk, largest
+from study.sections import Engine
+
+FLOAT32 = 4
+BYTES = {"float32": 4, "bfloat16": 2}
+"""Of one number, by the config's `engine.dtype`."""
+STREAM_SHARD = 256
+"""Documents of a shard where weights are read block by block: `lowbit.engine.engine`."""
+BLOCKS_AT_ONCE = 2
+"""Blocks of a weight set in stream mode: one is read while the other is let go."""
+PROBE_DOCUMENTS = 2
+"""Documents of the check against a plain forward, whose logits are all there at once."""
+PLAIN_LOGITS = 3
+"""Copies of these, float32: logits, log-probabilities, and what the loss makes of them."""
+CHUNK = 4 * (1 << 21)
+"""Bytes of the logits of one chunk of the loss, float32: `lowbit.engine.losses`."""
+CHUNKS = 6
+"""Arrays of that size: logits and log-probabilities of two streams, probabilities, a difference."""
+INSIDE_MLP, INSIDE_BLOCK = 4, 6
+"""Activations of a batch in a block: as wide as the MLP; as wide as the residual stream."""
+UNPACKED = 1 + 3 * FLOAT32
+"""Bytes per weight while one matrix is dequantized: codes, levels, scaled, in their order."""
+
+
+def engine_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
+    """Bytes on the device that the model runs on, beside Python and its libraries."""
+    number = BYTES[engine.dtype]
+    walked = max((_walk(walk, shape, engine) for walk in largest(job.walks)), default=0.0)
+    unpacked = UNPACKED * shape.largest_matrix if job.quantized or job.walks else 0
+    return number * _weights(job, shape, engine) + max(walked, _checks(job, shape)) + unpacked
+
+
+def block_parameters(shape: ModelShape) -> float:
+    """Parameters of one block."""
+    return shape.block_parameters / shape.layers
+
+
+def _weights(job: Job, shape: ModelShape, engine: Engine) -> float:
+    """Weights that are there for the whole job, in numbers."""
+    if engine.mode == "resident":
+        return shape.parameters + job.quantized * shape.block_weights
+    blocks = BLOCKS_AT_ONCE * (1 + job.quantized) * block_parameters(shape)
+    return shape.kept_parameters + blocks
+
+
+def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> float:
+    """Bytes of activations, of changed weights and of the loss."""
+    number, batch = BYTES[engine.dtype], min(engine.batch_size, walk.rows)
+    held = batch
+    if walk.by_block or engine.mode == "stream":
+        held = min(walk.rows, max(1, STREAM_SHARD // engine.batch_size) * engine.batch_size)
+    # Every stream's, and the embedded tokens that all started from.
+    states = (walk.streams + 1) * held * walk.length * shape.hidden
+    inside = INSIDE_MLP * shape.widest + INSIDE_BLOCK * shape.hidden
+    changed = walk.changed_matrices * shape.block_weights / shape.layers
+    loss = CHUNKS * max(CHUNK, FLOAT32 * shape.vocabulary) if walk.read_outs else 0
+    return number * (states + batch * walk.length * inside + changed) + loss
+
+
+def _checks(job: Job, shape: ModelShape) -> float:
+    """Bytes of the plain forward's logits, which the walk is compared with."""
+    length = max((walk.length for walk in job.walks), default=0)
+    return PROBE_DOCUMENTS * length * shape.vocabulary * FLOAT32 * PLAIN_LOGITS

@@ -1,0 +1,34 @@
+"""What is asked of a cluster for a job that is expected to take so much."""
+
+from math import ceil
+
+from study.estimates.need import MIB, Need
+
+REQUESTS = ("mem_mb", "runtime", "disk_mb")
+"""Resources that every job asks for; those that run on a GPU ask for `gpu` as well."""
+MEMORY_MARGIN = 1.25
+"""Times the memory that is expected: estimates are within a fifth of what was measured."""
+SNAKEMAKE_MB = 300
+"""Of the two processes of Snakemake that a job of a cluster runs in, measured as 250 MB."""
+MORE_MEMORY = 0.5
+"""How much more each further attempt gets, of what the first one got."""
+TIME_MARGIN, START_MINUTES = 3.0, 10
+"""Times the time that is expected, which depends on the machine; and minutes on top of it."""
+DISK_MARGIN, DISK_MB = 2.0, 100
+"""Times what is kept, for what is written on the way; and megabytes on top of it."""
+
+
+def request(need: Need, attempt: int) -> dict[str, int | None]:
+    """Resources of a job: `mem_mb`, `runtime` (minutes), `disk_mb`, and `gpu` (None: no GPU).
+
+    Args:
+        need: what the job is expected to take.
+        attempt: 1 for the first; each further one gets half as much memory more, and as much time.
+    """
+    memory = MEMORY_MARGIN * need.memory / 1e6 + SNAKEMAKE_MB
+    return {
+        "mem_mb": ceil(memory * (1 + MORE_MEMORY * (attempt - 1))),
+        "runtime": ceil((TIME_MARGIN * need.seconds / 60 + START_MINUTES) * attempt),
+        "disk_mb": ceil(DISK_MARGIN * need.disk / MIB) + DISK_MB,
+        "gpu": 1 if need.uses_gpu else None,
+    }
