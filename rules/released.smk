@@ -15,6 +15,8 @@ rule compare_released:
         f"{TABLES}/logs/compare_released.log",
     benchmark:
         f"{TABLES}/benchmarks/compare_released.tsv"
+    resources:
+        **needs("compare_released"),
     params:
         code=code("compare_released.py", "analysis"),
         methods=METHODS,

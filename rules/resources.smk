@@ -8,23 +8,27 @@ for GPUs: jobs that use one run one after the other. Clusters are asked for all 
 import atexit
 import os
 
-from lowbit.inputs.documents import SOURCES, locate_documents
-from lowbit.inputs.sources import find_source
+from lowbit.files import write_json
+from lowbit.inputs.documents import outline_documents
+from study.archive import locate
 from study.estimates.jobs import Estimates, runs_on_device
 from study.estimates.requests import REQUESTS, request
 from study.estimates.shapes import download_bytes, shape_of
+from study.estimates.texts import text_source
 
 OUTLINES = {name: STUDY.model_outline(name) for name in STUDY.models}
 """Local directory of each model, or what the hub lists of it."""
+TEXTS = {
+    keyed: text_source(
+        outline_documents(locate(settings.source, demo).source, demo), settings.candidates
+    )
+    for keyed, (_, settings, demo) in DOCUMENT_SETS.items()
+}
 ESTIMATES = Estimates(
     STUDY,
     PATHS,
     {name: shape_of(place) for name, place in OUTLINES.items()},
-    {
-        keyed: locate_documents(settings.source, demo)
-        for keyed, (_, settings, demo) in DOCUMENT_SETS.items()
-        if find_source(settings.source, SOURCES)[0].local
-    },
+    {keyed: found for keyed, found in TEXTS.items() if found},
     {name: download_bytes(place) for name, place in OUTLINES.items()},
 )
 ACCOUNT = os.environ.get("PLAN_ACCOUNT")

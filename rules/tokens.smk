@@ -13,6 +13,8 @@ if PATHS.chosen_for_all:
             f"results/documents/{PATHS.documents}/logs/choose_documents/{PATHS.tokens}.log",
         benchmark:
             f"results/documents/{PATHS.documents}/benchmarks/choose_documents/{PATHS.tokens}.tsv"
+        resources:
+            **needs("choose_documents"),
         params:
             code=code("choose_documents.py", "core"),
             n=f"--n {STUDY.documents.n}",

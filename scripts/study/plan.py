@@ -32,7 +32,7 @@ def main(options: Sequence[str]) -> None:
             text=True,
             check=False,
         )
-        if done.returncode == 0 and account.exists():
+        if done.returncode == 0:
             free = shutil.disk_usage(".").free
             print(plan_text(json.loads(account.read_text(encoding="utf-8")), free), end="\n\n")
     print(done.stdout, end="", flush=True)

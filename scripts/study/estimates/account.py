@@ -37,6 +37,11 @@ def account(
             }
             for name, shape in estimates.shapes.items()
         },
+        "texts": {
+            name.rpartition("-")[0]: source.download
+            for name, source in estimates.texts.items()
+            if source.is_downloaded
+        },
         "jobs": [
             _entry(job, not dag.needrun(job), need_of, estimates)
             for job in dag.jobs

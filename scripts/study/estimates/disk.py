@@ -48,8 +48,6 @@ EDITED_ROW = 15
 """Bytes of a document under one edit."""
 PREDICTION_ROW = 140
 """Bytes of a document and method in predictions.parquet, over all feature sets."""
-TEXT = {".parquet": 0.75, ".jsonl": 0.35, ".txt": 0.4}
-"""Bytes of documents.parquet per byte of its source, by the source's kind."""
 
 
 def weights_bytes(method: Method, shape: ModelShape) -> float:
@@ -90,14 +88,6 @@ def _floats(values: int) -> float:
     """Bytes of a Parquet column of float32, hardly any two of them the same."""
     index = values.bit_length() / 8 if FLOAT32 * values <= DICTIONARY else 0
     return values * (COMPRESSED_FLOATS * FLOAT32 + index)
-
-
-def text_bytes(source: Path | None) -> float:
-    """Bytes of documents.parquet made from a local file or folder; 0 where there is none."""
-    if source is None or not source.exists():
-        return 0.0
-    files = [source] if source.is_file() else [each for each in source.rglob("*") if each.is_file()]
-    return sum(each.stat().st_size * TEXT.get(each.suffix, 0) for each in files)
 
 
 def file_bytes(name: str, study: Study, shape: ModelShape | None) -> float:

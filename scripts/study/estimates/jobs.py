@@ -13,6 +13,7 @@ from study.estimates.measured import Measured, read_measured
 from study.estimates.need import MIB, Need
 from study.estimates.quantizer_memory import host_memory, work_memory
 from study.estimates.shapes import ModelShape
+from study.estimates.texts import TextSource
 from study.estimates.walks import ENGINE_RULES, Job, Walk, engine_job
 from study.paths import Paths
 
@@ -45,14 +46,14 @@ class Estimates:
 
     Args:
         shapes: of the models, by plain name.
-        sources: local file or folder of each table of documents, by keyed name, where it is known.
+        texts: where each table of documents is from, by keyed name, where that is known.
         downloads: bytes of each model that is on the hub, by plain name.
     """
 
     study: Study
     paths: Paths
     shapes: Mapping[str, ModelShape]
-    sources: Mapping[str, Path] = field(default_factory=dict)
+    texts: Mapping[str, TextSource] = field(default_factory=dict)
     downloads: Mapping[str, int] = field(default_factory=dict)
     gpu: seconds.Gpu = seconds.A100
     measured: Mapping[str, Measured] = field(default_factory=read_measured)
@@ -61,7 +62,7 @@ class Estimates:
         """Keyed names of tables of documents whose size is not known before they are fetched."""
         paths = self.paths
         tables = (*paths.calibration_documents.values(), *paths.evaluation_documents.values())
-        return {paths.documents, *tables} - set(self.sources)
+        return {paths.documents, *tables} - set(self.texts)
 
     def need(
         self,
@@ -198,7 +199,8 @@ class Estimates:
         if name == "method.json":
             return disk.RECORD_ENTRY * sum(matrix.count for matrix in shape.matrices)
         if name == "documents.parquet":
-            return disk.text_bytes(self.sources.get(wildcards["documents"]))
+            source = self.texts.get(wildcards["documents"])
+            return source.kept if source else 0.0
         if name == "tokens.parquet":
             sizes = self.study.documents
             if "calibration" in wildcards:

@@ -56,7 +56,7 @@ def plan_text(account: Mapping[str, Any], free: float) -> str:
             colalign=("left", *["right"] * (len(HEADERS) - 1)),
         ),
         "",
-        *_models(account["models"]),
+        *_downloads(account["models"], account["texts"]),
         *_warnings(account, pending, free),
         "\nAssumed:",
         *(f"- {line}" for line in account["assumed"]),
@@ -106,8 +106,8 @@ def _hours(seconds: float) -> str:
     return f"{seconds / HOUR:,.2f}" if seconds < 100 * HOUR else f"{seconds / HOUR:,.0f}"
 
 
-def _models(models: Mapping[str, Any]) -> Iterator[str]:
-    """One line per model: its size, and what is downloaded."""
+def _downloads(models: Mapping[str, Any], texts: Mapping[str, int]) -> Iterator[str]:
+    """One line per model and downloaded text, and what is downloaded in all."""
     for name, model in models.items():
         download = model["download"]
         yield (
@@ -115,9 +115,14 @@ def _models(models: Mapping[str, Any]) -> Iterator[str]:
             f"parameters, {in_words(model['stored_bytes'])} of weights, "
             + (f"download {in_words(download)}" if download else "nothing to download")
         )
-    total = sum(model["download"] for model in models.values())
+    yield from (f"documents {name}: download {in_words(size)}" for name, size in texts.items())
+    total = _downloaded(models, texts)
     if total:
-        yield f"downloads of models in all: {in_words(total)} (less what the cache has)"
+        yield f"downloads in all: {in_words(total)}, less what the cache of the hub has"
+
+
+def _downloaded(models: Mapping[str, Any], texts: Mapping[str, int]) -> float:
+    return sum(model["download"] for model in models.values()) + sum(texts.values())
 
 
 def _warnings(
@@ -125,7 +130,7 @@ def _warnings(
 ) -> Iterator[str]:
     """What will not fit."""
     wanted = sum(job["disk"] for job in pending)
-    wanted += sum(model["download"] for model in account["models"].values())
+    wanted += _downloaded(account["models"], account["texts"])
     if wanted > free:
         yield f"\nDISK: {in_words(wanted)} are needed, and {in_words(free)} are free here."
     gpu = account["gpu"]
