@@ -111,6 +111,10 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda p: write_jsonl(p, [{"text": t, "doc_id": 1} for t in "ab"]),
         "1 document ids stand more than once in column doc_id (the first is 1)",
     ),
+    "an id of two lines": (
+        lambda p: write_jsonl(p, [{"text": "a", "doc_id": "b\nc"}]),
+        "'b\\nc' in column doc_id is no id: it must be one line of text; set documents.id_column",
+    ),
     "tokens of unknown origin": (
         lambda p: write_jsonl(p, [{"text": "a", "token_ids": [1]}]),
         "beside it tokenizer_sha256",

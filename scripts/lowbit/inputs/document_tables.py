@@ -246,6 +246,13 @@ def _no_text(place: str, columns: Columns, present: Sequence[str]) -> str:
 
 
 def _check_ids(frame: pd.DataFrame, columns: Columns) -> None:
+    """Each document has an id of its own, of one line, so that a list of ids says which it is."""
+    for doc_id in frame["doc_id"]:
+        if not doc_id or "\n" in doc_id:
+            raise InputError(
+                f"{doc_id!r} in column {columns.id or ID_COLUMN} is no id: it must be one line of "
+                f"text; set {columns.key}.id_column to another column"
+            )
     twice = frame.loc[frame["doc_id"].duplicated(), "doc_id"].unique().tolist()
     if twice:
         raise InputError(
