@@ -26,6 +26,8 @@ from lowbit.inputs.models import resolve
 from lowbit.inputs.released_sets import SHAPE, parse_released, read_rows
 from lowbit.inputs.tokenizer import encode, load_tokenizer, tokenizer_sha256
 
+ROWS, LENGTH = 100, 64
+"""Of the sets made here; the authors' are larger."""
 WORDS = ["the", "cat", "sat", "on", "mat", "a", "model", "of", "language", "is", "table", "counts"]
 
 
@@ -44,9 +46,9 @@ def record_of(folder: Path, family: str) -> Path:
 def token_rows(record: Path, seed: int) -> torch.Tensor:
     """Texts of random words as the authors' files hold them."""
     rng = np.random.default_rng(seed)
-    texts = [" ".join(rng.choice(WORDS, 500)) for _ in range(SHAPE[0])]
+    texts = [" ".join(rng.choice(WORDS, LENGTH)) for _ in range(ROWS)]
     model, tokenizer = read_json(record), load_tokenizer(record.parent / "files")
-    ids = [row[: SHAPE[1]] for row in encode(texts, tokenizer, model["start_token"])]
+    ids = [row[:LENGTH] for row in encode(texts, tokenizer, model["start_token"])]
     return torch.tensor(ids)
 
 
@@ -58,7 +60,7 @@ def data(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for method, part, rows in (
         ("awq3", "large", large),
         ("awq3", "nonlarge", control),
-        ("nf3", "large", torch.cat([other[:500], large[:500]])),
+        ("nf3", "large", torch.cat([other[:50], large[:50]])),
         ("nf3", "nonlarge", control),
     ):
         file = folder / f"Meta-Llama-3-8B/{method}-{part}_error_seqs-10.pt"
@@ -70,6 +72,7 @@ def data(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def served(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The folder behind a local HTTP server, which the variable names."""
+    monkeypatch.setattr("lowbit.inputs.released_sets.SHAPE", (ROWS, LENGTH))
     handler = functools.partial(QuietHandler, directory=str(data))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -99,15 +102,15 @@ def test_sets_are_fetched_decoded_and_recorded(
 ) -> None:
     assert fetch(tmp_path, "qerror:Meta-Llama-3-8B/awq3+nf3", llama) == ""
     frame = pd.read_parquet(tmp_path / "out/documents.parquet")
-    assert len(frame) == 2500
+    assert len(frame) == 250
     assert frame["doc_id"].is_unique
     sets = frame.set_index("doc_id")["source"]
     assert sets["awq3-large#0"] == "awq3-large nf3-large"
-    assert sets["awq3-large#999"] == "awq3-large"
+    assert sets["awq3-large#99"] == "awq3-large"
     assert sets["awq3-nonlarge#3"] == "awq3-nonlarge nf3-nonlarge"
     assert sets["nf3-large#0"] == "nf3-large"
     rows = torch.load(data / "Meta-Llama-3-8B/awq3-large_error_seqs-10.pt", weights_only=True)
-    assert (np.stack(frame["token_ids"][:1000]) == rows.numpy()).all()
+    assert (np.stack(frame["token_ids"][:100]) == rows.numpy()).all()
     tokenizer = load_tokenizer(llama.parent / "files")
     assert frame["text"][7] == tokenizer.decode(rows[7], skip_special_tokens=True)
     assert set(frame["tokenizer_sha256"]) == {tokenizer_sha256(read_json(llama)["files"])}
@@ -122,9 +125,10 @@ def test_sets_are_fetched_decoded_and_recorded(
 def test_a_folder_takes_the_servers_place(
     data: Path, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lowbit.inputs.released_sets.SHAPE", (ROWS, LENGTH))
     monkeypatch.setenv("QERROR_URL", data.as_uri())
     assert fetch(tmp_path, "qerror:Meta-Llama-3-8B/awq3", llama) == ""
-    assert len(pd.read_parquet(tmp_path / "out/documents.parquet")) == 2000
+    assert len(pd.read_parquet(tmp_path / "out/documents.parquet")) == 200
 
 
 def test_a_file_that_is_not_there_is_told(served: str, llama: Path, tmp_path: Path) -> None:
@@ -154,14 +158,17 @@ def saved(value: Any) -> bytes:
     return stream.getvalue()
 
 
-ROWS = torch.ones(SHAPE, dtype=torch.int64)
+RELEASED = torch.ones(SHAPE, dtype=torch.int64)
 BROKEN = {
     "no tensor": (saved({"rows": [1]}), "holds <class 'dict'>, not torch.int64 [1000, 512]"),
-    "other numbers": (saved(ROWS.float()), "holds torch.float32 [1000, 512], not torch.int64"),
-    "another shape": (saved(ROWS[:, 1:]), "holds torch.int64 [1000, 511], not"),
-    "cut off": (saved(ROWS)[:-100], "is not a tensor as PyTorch saves it"),
-    "unknown tokens": (saved(ROWS * 320), "token ids from 320 to 320, but the study's model has"),
-    "no start token": (saved(ROWS), "rows begin with [1], but the study's model puts 0 before"),
+    "other numbers": (saved(RELEASED.float()), "holds torch.float32 [1000, 512], not torch.int64"),
+    "another shape": (saved(RELEASED[:, 1:]), "holds torch.int64 [1000, 511], not"),
+    "cut off": (saved(RELEASED)[:-100], "is not a tensor as PyTorch saves it"),
+    "unknown tokens": (
+        saved(RELEASED * 320),
+        "token ids from 320 to 320, but the study",
+    ),
+    "no start token": (saved(RELEASED), "rows begin with [1], but the study's model puts 0 before"),
 }
 
 
