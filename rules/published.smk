@@ -2,8 +2,34 @@
 
 if PUBLISHED:
 
+    def fetched_checkpoint(wildcards):
+        """Of a checkpoint on the hub, that it was fetched: nodes that read it may have no network."""
+        method = PATHS.plain_name(wildcards.method)
+        if not STUDY.methods[method].quantized.startswith("hub:"):
+            return []
+        return PATHS.shared("checkpoint", PATHS.plain_name(wildcards.model), method)
+
+    rule fetch_checkpoint:
+        output:
+            pattern("checkpoint"),
+        log:
+            f"{SHARED}/logs/fetch_checkpoint/{{method}}.log",
+        benchmark:
+            f"{SHARED}/benchmarks/fetch_checkpoint/{{method}}.tsv"
+        params:
+            code=code("fetch_checkpoint.py", "core"),
+            source=lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized),
+        conda:
+            environment("core")
+        message:
+            "Fetch a published checkpoint of {wildcards.model}: {wildcards.method}"
+        shell:
+            "python scripts/fetch_checkpoint.py --source {params.source:q} --output {output} "
+            "2>&1 | tee {log}"
+
     rule read_checkpoint:
         input:
+            fetched=fetched_checkpoint,
             model=pattern("model"),
             probe=pattern("probe"),
             calibration=lambda w: PATHS.shared(

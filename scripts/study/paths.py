@@ -46,6 +46,7 @@ SHARED = MappingProxyType(
         "evaluation_record": "models/{model}/evaluation/{evaluation}/rows.json",
         "evaluation_scores": "models/{model}/evaluation/{evaluation}/{scores}.parquet",
         "weights": "models/{model}/quantized/{method}/weights.safetensors",
+        "checkpoint": "models/{model}/quantized/{method}/checkpoint.json",
         "method_record": "models/{model}/quantized/{method}/method.json",
         "scores": "models/{model}/scores/{tokens}/{scores}.parquet",
         "residuals": "models/{model}/residuals/{residuals}/residuals.parquet",

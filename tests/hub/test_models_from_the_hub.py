@@ -28,21 +28,38 @@ FIND = """
 import sys
 from pathlib import Path
 from lowbit.errors import run
-from lowbit.inputs.models import locate_model
-run(lambda: print(locate_model(sys.argv[1], Path("demo"))))
+from lowbit.inputs.models import locate_model as locate
+run(lambda: print(locate(sys.argv[1], Path("demo"))))
+"""
+FIND_CHECKPOINT = """
+import sys
+from lowbit.quantization.published.description import locate_checkpoint
+print(locate_checkpoint(sys.argv[1]))
+"""
+DESCRIBE_CHECKPOINT = """
+import json, sys
+from lowbit.quantization.published.description import describe_checkpoint, outline_checkpoint
+print(json.dumps(describe_checkpoint(outline_checkpoint(sys.argv[1]))))
 """
 
 
-def find(hub: Hub, source: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
-    """Bring a model here as fetch_model.py does first; it prints the folder."""
+def run_code(
+    hub: Hub, code: str, source: str, folder: Path, **variables: str
+) -> subprocess.CompletedProcess:
+    """Run Python code about a source, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", FIND, source],
+        [sys.executable, "-c", code, source],
         cwd=folder,
         env=hub.environment | {"PYTHONPATH": str(ROOT / "scripts")} | variables,
         capture_output=True,
         text=True,
         timeout=SECONDS,
     )
+
+
+def find(hub: Hub, source: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Bring a model here as fetch_model.py does first; it prints the folder."""
+    return run_code(hub, FIND, source, folder, **variables)
 
 
 def found(done: subprocess.CompletedProcess) -> Path:
@@ -337,3 +354,21 @@ def test_a_full_disk_is_told(hub: Hub, model: str, project: Path, tmp_path: Path
     said = message(find(hub, f"{model}@main", project, HF_HOME=str(tmp_path / "new")))
     assert re.search(r"needs 1000000000\.\d\d GB in .*, where \d+\.\d\d GB are free", said), said
     assert os.fspath(tmp_path / "new") in said
+
+
+def test_a_published_checkpoint_is_described_before_it_is_fetched(
+    hub: Hub, llama_directory: Path, project: Path
+) -> None:
+    """AutoGPTQ's names: what it quantized with apart, and in the name of the file of weights."""
+    (llama_directory / "model.safetensors").rename(llama_directory / "gptq_model-3bit.safetensors")
+    settings = {"bits": 3, "group_size": 128, "desc_act": False}
+    (llama_directory / "quantize_config.json").write_text(json.dumps(settings))
+    hub.publish("model", "owner/published", llama_directory)
+    source = "hub:owner/published@main"
+    told = run_code(hub, DESCRIBE_CHECKPOINT, source, project)
+    assert json.loads(told.stdout) == {"quantizer": "gptq", "bits": 3, "group_size": 128}
+    pieces = [each.range for each in hub.proxy.requests if "gptq_model" in each.path]
+    assert pieces == ["bytes=0-100000"]  # the header
+    folder = found(run_code(hub, FIND_CHECKPOINT, source, project))
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "quantize_config.json", "gptq_model-3bit.safetensors"}

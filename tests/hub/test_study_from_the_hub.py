@@ -20,6 +20,9 @@ engine: {{device: cpu}}
 bootstrap: {{resamples: 100}}
 """
 NAMES_ITS_SOURCE = {"config.resolved.yaml", "summary.md", "model.json"}
+NAMES_KEYS = {"scores.json"}
+KEY = re.compile(r"-[0-9a-f]{8}\b")
+"""Of a shared file; it is over the source."""
 
 
 def write_study(copy: Copy, source: str) -> str:
@@ -48,7 +51,9 @@ def test_a_model_from_the_hub_gives_the_results_of_the_same_on_disk(
     remembered = {name for name in found["hub"] if name.startswith("hub/")}
     assert found["disk"].keys() == found["hub"].keys() - remembered
     differ = {name for name, content in found["disk"].items() if found["hub"][name] != content}
-    assert {Path(name).name for name in differ} == NAMES_ITS_SOURCE
+    assert {Path(name).name for name in differ} == NAMES_ITS_SOURCE | NAMES_KEYS
+    records = [copy.folder / "results/small/tiny/scores.json" for copy in copies.values()]
+    assert len({KEY.sub("", record.read_text()) for record in records}) == 1
     (record,) = copies["hub"].folder.glob("results/models/tiny-*/model.json")
     (head,) = on_hub.folder.glob("models/owner/tiny/.git/refs/heads/main")
     assert f'"hub:owner/tiny@{head.read_text().strip()}"' in record.read_text()
@@ -61,8 +66,8 @@ def test_a_model_from_the_hub_gives_the_results_of_the_same_on_disk(
 
 
 def without_keys(copy: Copy) -> dict[str, str]:
-    """Hashes of results by name, keys left out: they are over the source."""
-    return {re.sub(r"-[0-9a-f]{8}\b", "", name): value for name, value in copy.results().items()}
+    """Hashes of results by name without keys."""
+    return {KEY.sub("", name): value for name, value in copy.results().items()}
 
 
 def test_what_the_hub_refuses_is_told_with_file_line_and_key(on_hub: Hub, tmp_path: Path) -> None:
@@ -80,6 +85,20 @@ def test_what_the_hub_refuses_is_told_with_file_line_and_key(on_hub: Hub, tmp_pa
     assert "hub:owner/tiny@main failed because of trouble at" in told.output
     on_hub.repair()
     assert copy.plan(study)["fetch_model"] == 1
+
+
+def test_a_published_checkpoint_is_fetched_by_a_job_of_its_own(on_hub: Hub, tmp_path: Path) -> None:
+    """Where jobs run on nodes without a network, this one runs beside Snakemake."""
+    folder = Path(shutil.copytree(DEMO, tmp_path / "published"))
+    (folder / "quantize_config.json").write_text('{"bits": 4, "group_size": 64}')
+    on_hub.publish("model", "owner/tiny-gptq", folder)
+    copy = copy_sources(tmp_path / "copy")
+    study = write_study(copy, "hub:owner/tiny@main")
+    text = (copy.folder / study).read_text()
+    method = '{quantized: "hub:owner/tiny-gptq@main"}\nengine:'
+    (copy.folder / study).write_text(text.replace("engine:", f"  published4: {method}", 1))
+    planned = copy.plan(study)
+    assert planned["fetch_checkpoint"] == planned["read_checkpoint"] == 1
 
 
 def test_settings_are_checked_against_the_listing(on_hub: Hub, tmp_path: Path) -> None:
