@@ -112,6 +112,14 @@ PUBLISHED = [name for name, method in STUDY.methods.items() if isinstance(method
 """Methods that are read from a published checkpoint."""
 
 
+def fetched_checkpoint(wildcards):
+    """Of a checkpoint on the hub, that it was fetched: nodes that read it may have no network."""
+    method = PATHS.plain_name(wildcards.method)
+    if not STUDY.methods[method].quantized.startswith("hub:"):
+        return []
+    return PATHS.shared("checkpoint", PATHS.plain_name(wildcards.model), method)
+
+
 def implementations():
     """The study's own quantizers: (name of a rule, where it is implemented) -> its methods' names."""
     found = {}

@@ -2,13 +2,6 @@
 
 if PUBLISHED:
 
-    def fetched_checkpoint(wildcards):
-        """Of a checkpoint on the hub, that it was fetched: nodes that read it may have no network."""
-        method = PATHS.plain_name(wildcards.method)
-        if not STUDY.methods[method].quantized.startswith("hub:"):
-            return []
-        return PATHS.shared("checkpoint", PATHS.plain_name(wildcards.model), method)
-
     rule fetch_checkpoint:
         output:
             pattern("checkpoint"),
@@ -16,6 +9,8 @@ if PUBLISHED:
             f"{SHARED}/logs/fetch_checkpoint/{{method}}.log",
         benchmark:
             f"{SHARED}/benchmarks/fetch_checkpoint/{{method}}.tsv"
+        resources:
+            **needs("fetch_checkpoint"),
         params:
             code=code("fetch_checkpoint.py", "core"),
             source=lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized),

@@ -11,6 +11,7 @@ INPUTS, ANALYSES, TOTAL = "models and texts", "tables, figures, pages", "total"
 STAGES = MappingProxyType(
     {
         "fetch_model": INPUTS,
+        "fetch_checkpoint": INPUTS,
         "probe_model": INPUTS,
         "fetch_documents": INPUTS,
         "tokenize_documents": INPUTS,
