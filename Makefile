@@ -1,5 +1,6 @@
 # Each target is a line or two; what happens is in the Snakefile. `make help` lists them.
 STUDY ?= config.yaml
+PROFILE ?= default
 ARGS ?=
 AGENT ?=
 SHELL := /bin/bash
@@ -7,9 +8,13 @@ SHELL := /bin/bash
 .PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-perturbation bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments test-hub .venv .envs/test .envs/test_hub .envs/bench_patching
 .PHONY: crate test-environments .envs/crate
 .PHONY: test-kills
+.PHONY: test-cluster bench-cluster
 
 ifeq ($(wildcard $(STUDY)),)
 $(error there is no study file $(STUDY))
+endif
+ifeq ($(wildcard profiles/$(PROFILE)/config.yaml),)
+$(error there is no profile profiles/$(PROFILE)/config.yaml)
 endif
 
 # Without conda, a stand-in makes the same environments with venv and pip, in a folder of its own.
@@ -23,7 +28,7 @@ export SNAKEMAKE_CONDA_PREFIX := $(CURDIR)/.envs/conda
 endif
 export PYTHONNOUSERSITE := 1
 PYTHON := .venv/bin/python
-RUN = $(PYTHON) scripts/study/launch.py --configfile $(STUDY)
+RUN = $(PYTHON) scripts/study/launch.py --workflow-profile profiles/$(PROFILE) --configfile $(STUDY)
 RUN_ALL = $(PYTHON) scripts/study/launch.py --configfile config/demo-all.yaml
 # What needs no study, and so no valid config, has a Snakefile of its own.
 RUN_OTHER = $(PYTHON) scripts/study/launch.py --snakefile
@@ -47,7 +52,7 @@ demo-mechanisms:  ## why inputs break: patching, changed residual norms, mixed p
 demo-perturbation:  ## the lens of perturbation: noise, clipping, non-uniform grids
 	@$(MAKE) --no-print-directory study STUDY=config/demo-perturbation.yaml
 
-study: .venv  ## run a study: make study STUDY=config/<file>.yaml
+study: .venv  ## run a study: make study STUDY=config/<file>.yaml; on a cluster: PROFILE=slurm
 	@$(RUN) $(ARGS)
 
 plan: .venv  ## say what a study would take, and what it would run and why, without running it
@@ -64,6 +69,13 @@ test: environments .envs/test .envs/crate  ## run all tests
 
 test-hub: .venv .envs/test .envs/test_hub  ## test what comes from the hub, with a hub on this machine
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest tests/hub --numprocesses=2 $(ARGS)
+test-cluster: environments .envs/test  ## test studies on a real SLURM of three nodes, started and stopped here
+	@tests/cluster/install
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest tests/cluster $(ARGS)
+
+bench-cluster: environments .envs/test  ## measure what a cluster adds to the time of the embedded study
+	@tests/cluster/install
+	@PYTHONPATH=scripts:tests .envs/test/bin/python tests/cluster/overhead.py --study $(STUDY) --output results/benchmarks/cluster.csv
 
 test-environments: .envs/test  ## make every environment from nothing and compare it with its file (15 min)
 	@.envs/test/bin/python -m pytest tests/environment_builds.py $(ARGS)

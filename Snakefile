@@ -63,6 +63,7 @@ if len(STUDY.models) > 1 and COMPARED_TABLES:
 
 include: "rules/claims.smk"
 include: "rules/report.smk"
+include: "rules/head.smk"
 
 
 rule all:

@@ -5,6 +5,7 @@ ends with its process, however that ends; so while it is held, what a run left b
 files, and jobs that go on where Snakemake alone was killed, and would hold memory and a GPU.
 """
 
+import argparse
 import fcntl
 import os
 import sys
@@ -13,6 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lowbit.errors import InputError
+from study.cluster import cancel_left_jobs, check_cluster, read_profile, runs_on_cluster
 
 HEAD = "LOWBIT_HEAD"
 """Variable that tells a job the process of its Snakemake; see rules/common.smk."""
@@ -73,10 +79,36 @@ def _alive(process: int) -> bool:
     return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
 
 
+def check_profile(arguments: Sequence[str]) -> None:
+    """See whether the cluster, where the profile runs jobs on one, has what the study asks for.
+
+    Raises:
+        InputError: it cannot; says what to change.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--workflow-profile", type=Path)
+    parser.add_argument("--configfile", type=Path)
+    given, _ = parser.parse_known_args(arguments)
+    if given.workflow_profile and runs_on_cluster(read_profile(given.workflow_profile)):
+        check_cluster(given.workflow_profile, given.configfile and asks_for_gpu(given.configfile))
+
+
+def asks_for_gpu(file: Path) -> bool:
+    """Whether a study may use a GPU."""
+    from study.config import load_study
+
+    return load_study(Path("config.yaml"), file).engine.device != "cpu"
+
+
 def main(arguments: Sequence[str]) -> None:
     """Take the lock and become Snakemake, which keeps the lock to its end."""
     lock = take_lock(STATE / "run.lock")
     end_leftover_jobs()
+    try:
+        check_profile(arguments)
+        cancel_left_jobs()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     remove_remnants()
     os.set_inheritable(lock, True)
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])
