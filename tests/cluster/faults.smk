@@ -26,14 +26,6 @@ rule interrupted:
         "(( {resources.tries} > 1 )) || sleep 600; touch {output}"
 
 
-# SLURM may start the same job again on another node: its first start is told by a file.
-rule lost_node:
-    output:
-        "results/lost_node.txt",
-    shell:
-        "mkdir results/lost_node_seen 2> /dev/null && sleep 600; touch {output}"
-
-
 rule on_gpu:
     output:
         "results/on_gpu.txt",

@@ -1,5 +1,6 @@
 """What befalls single jobs: each is submitted again, with more where it had too little."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ def started(copy: Copy, rule: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [*launch, "--workflow-profile", "profiles/slurm", target(rule)],
         cwd=copy.folder,
+        env=os.environ | {"PATH": f"{copy.folder}/envs/standin:{os.environ['PATH']}"},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -45,7 +47,7 @@ def attempts(copy: Copy, process: subprocess.Popen[str], rule: str) -> list[Job]
     output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, output
     assert (copy.folder / target(rule)).exists()
-    return jobs(rule)
+    return [job for job in jobs(rule) if job.folder == str(copy.folder)]
 
 
 def test_a_job_over_its_time_gets_more(fresh: Copy) -> None:
@@ -72,16 +74,17 @@ def test_a_cancelled_job_runs_again(fresh: Copy) -> None:
 
 
 def test_a_job_whose_node_is_lost_runs_on_another(fresh: Copy) -> None:
-    with started(fresh, "lost_node") as process:
-        wait_until(lambda: running("lost_node"), 60)
-        node = running("lost_node")[0].node
+    with started(fresh, "interrupted") as process:
+        wait_until(lambda: running("interrupted"), 60)
+        node = running("interrupted")[0].node
         ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
         try:
-            *_, last = attempts(fresh, process, "lost_node")
+            first, second = attempts(fresh, process, "interrupted")
         finally:
             ask("scontrol", "update", f"nodename={node}", "state=resume")
-    assert last.state == "COMPLETED"
-    assert last.node != node
+    assert (first.state, first.node) == ("NODE_FAIL", node)
+    assert second.state == "COMPLETED"
+    assert second.node != node
     wait_until(lambda: node_states()[node] == "idle", 30)
 
 
