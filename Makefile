@@ -69,13 +69,14 @@ test: environments .envs/test .envs/crate  ## run all tests
 
 test-hub: .venv .envs/test .envs/test_hub  ## test what comes from the hub, with a hub on this machine
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest tests/hub --numprocesses=2 $(ARGS)
+
 test-cluster: environments .envs/test  ## test studies on a real SLURM of three nodes, started and stopped here
 	@tests/cluster/install
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest tests/cluster $(ARGS)
 
 bench-cluster: environments .envs/test  ## measure what a cluster adds to the time of the embedded study
 	@tests/cluster/install
-	@PYTHONPATH=scripts:tests .envs/test/bin/python tests/cluster/overhead.py --study $(STUDY) --output results/benchmarks/cluster.csv
+	@PYTHONPATH=scripts:tests/e2e .envs/test/bin/python tests/cluster/overhead.py --study $(STUDY) --output results/benchmarks/cluster.csv
 
 test-environments: .envs/test  ## make every environment from nothing and compare it with its file (15 min)
 	@.envs/test/bin/python -m pytest tests/environment_builds.py $(ARGS)

@@ -13,8 +13,6 @@ settings.load_profile("project")
 
 END_TO_END = "tests/e2e/"
 
-collect_ignore = ["cluster"]  # `make test-cluster`: needs SLURM
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""

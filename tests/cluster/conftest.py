@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.slurm import cluster
-from e2e.copies import Copy, copy_sources
+from copies import Copy, copy_sources
+from slurm import cluster
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.slurm import Job, cluster, jobs
-from e2e.copies import Copy, copy_sources
+from copies import Copy, copy_sources
+from slurm import Job, cluster, jobs
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cluster.slurm import Job, ask, jobs, node_states, running, wait_until
-from e2e.copies import Copy, kill
+from copies import Copy, kill
+from slurm import Job, ask, jobs, node_states, running, wait_until
 
 SECONDS = 300
 """For one rule with all its attempts."""

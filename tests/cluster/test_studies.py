@@ -1,7 +1,7 @@
 """Whole studies on the cluster, by the command that the README gives."""
 
-from cluster.slurm import jobs, running, wait_until
-from e2e.copies import SECONDS, SMALL, Copy, started
+from copies import SECONDS, SMALL, Copy, started
+from slurm import jobs, running, wait_until
 
 ON_CLUSTER = ("study", "PROFILE=slurm", f"STUDY={SMALL}")
 
