@@ -1,20 +1,27 @@
-"""What befalls single jobs: each is submitted again, with more where it had too little."""
+"""What befalls single jobs: each is submitted again, with more where it had too little.
+
+All of it befalls jobs of one run, for the waiting is what takes time.
+"""
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+from conftest import fork
 from copies import Copy, kill
-from slurm import Job, ask, jobs, node_states, running, wait_until
+from slurm import Job, ask, jobs, running, wait_until
 
-SECONDS = 300
-"""For one rule with all its attempts."""
+SECONDS = 420
+Attempts = Callable[[str], list[Job]]
+"""The jobs of a rule, in their order."""
 
 
-@contextmanager
-def started(copy: Copy, rule: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a rule of faults.smk under the project's profile for clusters."""
+@pytest.fixture(scope="module")
+def folder(sources: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where faults.smk ran under the project's profile for clusters, while we did our worst."""
+    copy = fork(sources, tmp_path_factory.mktemp("faults"))
     launch = [
         ".venv/bin/python",
         "scripts/study/launch.py",
@@ -22,7 +29,7 @@ def started(copy: Copy, rule: str) -> Iterator[subprocess.Popen[str]]:
         "tests/cluster/faults.smk",
     ]
     process = subprocess.Popen(
-        [*launch, "--workflow-profile", "profiles/slurm", target(rule)],
+        [*launch, "--workflow-profile", "profiles/slurm"],
         cwd=copy.folder,
         env=os.environ | {"PATH": f"{copy.folder}/envs/standin:{os.environ['PATH']}"},
         start_new_session=True,
@@ -31,66 +38,50 @@ def started(copy: Copy, rule: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
     )
     try:
-        yield process
+        wait_until(lambda: running("cancelled") and running("lost"), 120)
+        ask("scancel", running("cancelled")[0].number)
+        ask("scontrol", "update", "nodename=c2", "state=down", "reason=test")
+        output, _ = process.communicate(timeout=SECONDS)
     finally:
         kill(process)
-        process.stdout.close()
-
-
-def target(rule: str) -> str:
-    """What the rule makes."""
-    return f"results/{rule}.txt"
-
-
-def attempts(copy: Copy, process: subprocess.Popen[str], rule: str) -> list[Job]:
-    """The jobs of a rule, once Snakemake has ended well."""
-    output, _ = process.communicate(timeout=SECONDS)
+        ask("scontrol", "update", "nodename=c2", "state=resume")
     assert process.returncode == 0, output
-    assert (copy.folder / target(rule)).exists()
-    return [job for job in jobs(rule) if job.folder == str(copy.folder)]
+    return copy.folder
 
 
-def test_a_job_over_its_time_gets_more(fresh: Copy) -> None:
-    with started(fresh, "over_time") as process:
-        first, second = attempts(fresh, process, "over_time")
+@pytest.fixture
+def attempts(folder: Path) -> Attempts:
+    return lambda rule: [job for job in jobs(rule) if job.folder == str(folder)]
+
+
+def test_a_job_over_its_time_gets_more(attempts: Attempts) -> None:
+    first, second = attempts("over_time")
     assert (first.state, first.minutes) == ("TIMEOUT", "1:00")
     assert (second.state, second.minutes) == ("COMPLETED", "2:00")
 
 
-def test_a_job_over_its_memory_gets_more(fresh: Copy) -> None:
-    with started(fresh, "over_memory") as process:
-        first, second = attempts(fresh, process, "over_memory")
-    assert first.state in ("OUT_OF_MEMORY", "FAILED", "CANCELLED")
-    assert second.state == "COMPLETED"
-    assert (first.memory, second.memory) == ("1000M", "2000M")
+def test_a_job_over_its_memory_gets_more(attempts: Attempts, folder: Path) -> None:
+    first, second = attempts("over_memory")
+    assert (first.state, first.memory) == ("FAILED", "1000M")
+    log = folder / f".snakemake/slurm_logs/rule_over_memory/{first.number}.log"
+    assert "exceeded memory limit" in log.read_text(encoding="utf-8")
+    assert (second.state, second.memory) == ("COMPLETED", "2000M")
 
 
-def test_a_cancelled_job_runs_again(fresh: Copy) -> None:
-    with started(fresh, "interrupted") as process:
-        wait_until(lambda: running("interrupted"), 60)
-        ask("scancel", running("interrupted")[0].number)
-        first, second = attempts(fresh, process, "interrupted")
-    assert (first.state, second.state) == ("CANCELLED", "COMPLETED")
+def test_a_cancelled_job_runs_again(attempts: Attempts) -> None:
+    assert [job.state for job in attempts("cancelled")] == ["CANCELLED", "COMPLETED"]
 
 
-def test_a_job_whose_node_is_lost_runs_on_another(fresh: Copy) -> None:
-    with started(fresh, "interrupted") as process:
-        wait_until(lambda: running("interrupted"), 60)
-        node = running("interrupted")[0].node
-        ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-        try:
-            first, second = attempts(fresh, process, "interrupted")
-        finally:
-            ask("scontrol", "update", f"nodename={node}", "state=resume")
-    assert (first.state, first.node) == ("NODE_FAIL", node)
-    assert second.state == "COMPLETED"
-    assert second.node != node
-    wait_until(lambda: node_states()[node] == "idle", 30)
+def test_a_job_whose_node_is_lost_runs_on_another(attempts: Attempts) -> None:
+    first, second = attempts("lost")
+    assert (first.state, first.node) == ("NODE_FAIL", "c2")
+    assert (second.state, second.node) == ("COMPLETED", "c1")
 
 
-def test_jobs_go_to_the_partition_that_has_what_they_ask_for(fresh: Copy) -> None:
-    for rule, partition in (("on_gpu", "gpu"), ("without_gpu", "cpu")):
-        with started(fresh, rule) as process:
-            (job,) = attempts(fresh, process, rule)
-        assert (job.state, job.partition) == ("COMPLETED", partition)
-    assert (fresh.folder / target("on_gpu")).read_text().strip() in ("0", "1")
+def test_jobs_go_to_the_partition_that_has_what_they_ask_for(
+    attempts: Attempts, folder: Path
+) -> None:
+    (with_gpu,), (without,) = attempts("on_gpu"), attempts("without_gpu")
+    assert (with_gpu.state, with_gpu.partition) == ("COMPLETED", "gpu")
+    assert (without.state, without.partition) == ("COMPLETED", "cpu")
+    assert (folder / "results/on_gpu.txt").read_text().strip() in ("0", "1")
