@@ -1,5 +1,6 @@
 """Whole studies on the cluster, by the command that the README gives."""
 
+import yaml
 from copies import SECONDS, SMALL, Copy, started
 from slurm import jobs, running, wait_until
 
@@ -52,3 +53,16 @@ def test_without_the_cluster_a_killed_run_is_ended_too(fresh: Copy, finished: Co
     fresh.study()
     assert not running()
     assert fresh.results() == finished.results()
+
+
+def test_what_the_cluster_lacks_is_told_before_any_job(fresh: Copy) -> None:
+    before = known()
+    partitions = {"compute": {"max_runtime": 60}, "cpu": {"max_gpu": 1}}
+    file = fresh.folder / "profiles/slurm/partitions.yaml"
+    file.write_text(yaml.safe_dump({"partitions": partitions}), encoding="utf-8")
+    done = fresh.make("study", "PROFILE=slurm")
+    assert done.code != 0
+    assert "partition compute does not exist; the cluster has cpu, gpu" in done.output
+    assert "partition cpu has no GPUs. Partitions with GPUs: gpu" in done.output
+    assert "Traceback" not in done.output
+    assert known() == before
