@@ -122,5 +122,5 @@ def test_the_profile_is_a_clusters_and_else_as_the_default() -> None:
     default, slurm = (read_profile(PROFILES / name) for name in ("default", "slurm"))
     assert (runs_on_cluster(default), runs_on_cluster(slurm)) == (False, True)
     assert slurm["slurm-jobname-prefix"] == JOB_NAMES
-    shared = default.keys() - {"cores"}
+    shared = default.keys() - {"cores", "resources"}  # limits of one machine
     assert {key: slurm[key] for key in shared} == {key: default[key] for key in shared}
