@@ -66,13 +66,17 @@ def remove_remnants() -> None:
 
 def end_leftover_jobs() -> None:
     """End jobs of this folder whose Snakemake is no more (`HEAD` in their environment)."""
+    ended = 0
     for process in psutil.process_iter():
         try:
             head = process.environ().get(HEAD, "")
             if head.isdigit() and Path(process.cwd()) == Path.cwd() and not _alive(int(head)):
                 process.kill()
+                ended += 1
         except psutil.Error:  # it has just ended, or is not ours
             continue
+    if ended:
+        print(f"ended {ended} processes that a killed run had left at work", file=sys.stderr)
 
 
 def _alive(process: int) -> bool:
