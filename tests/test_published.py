@@ -379,6 +379,7 @@ def test_the_script_reads_experts(written: Callable[[str, str], Path], tmp_path:
 def test_a_config_needs_only_the_source(gptq: Path) -> None:
     source = f"path:{gptq / 'checkpoint'}"
     overrides = {"methods": {"mine": {"quantized": source}, "gone": {"quantized": source + "x"}}}
+    overrides["perturbation"] = None  # the default's looks at rtn3
     with pytest.raises(InputError, match=r"methods\.gone .*does not exist"):
         load_study(ROOT / "config.yaml", overrides=overrides)
     overrides["methods"]["gone"] = {"quantizer": "rtn", "bits": 3, "group_size": 64}
