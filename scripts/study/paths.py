@@ -75,8 +75,8 @@ class Paths:
     models: Mapping[str, str]
     """Model name -> `<name>-<key>`; the key is over the model's files."""
     documents: str
-    """`<name>-<key>`; over the documents' files, the columns read and what selects them; of released
-    sets over the model that reads them."""
+    """`<name>-<key>`; over the documents' files, the columns read and what selects them; of
+    released sets over the model that reads them."""
     tokens: str
     """`<documents name>-<key>`; over the documents' key, n, length and seed, and over the models
     where documents are chosen for all of them."""
