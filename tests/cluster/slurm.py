@@ -81,6 +81,8 @@ def cluster(folder: Path) -> Iterator[None]:
     Raises:
         RuntimeError: this machine has a SLURM of its own, which is left alone.
     """
+    # Told to stop, as by `timeout`, take it down as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         write_configuration(folder)
         stack.enter_context(linked(folder))
