@@ -22,6 +22,7 @@ GPUS = (
     "NodeName=g1 Name=gpu Type=a100 File=/dev/null\nNodeName=g1 Name=gpu Type=a100 File=/dev/zero\n"
 )
 """Pretended: any character device does, and `CUDA_VISIBLE_DEVICES` is set all the same."""
+LOG = "daemons.log"
 MARK = "LOWBIT_TEST_CLUSTER"
 """Variable by which processes of jobs are told when the cluster is taken down."""
 
@@ -131,8 +132,8 @@ def linked(folder: Path) -> Iterator[None]:
     links = {CONFIGURATION / name: folder / name for name in ("slurm.conf", "gres.conf")}
     try:
         for link, file in links.items():
-            # What an earlier, killed test left leads nowhere, or to a file of these very names.
-            if link.exists() and link.resolve().parent.name != folder.name:
+            # A link that a killed test left leads nowhere, or to the folder of a cluster as here.
+            if link.exists() and not (link.resolve().parent / LOG).exists():
                 raise RuntimeError(f"{link} is there: this machine has a SLURM of its own")
             link.unlink(missing_ok=True)
             link.symlink_to(file)
@@ -161,7 +162,7 @@ def munge(folder: Path) -> list[str]:
 @contextmanager
 def daemon(folder: Path, *command: str) -> Iterator[None]:
     """Run a daemon, which ends when the block does or this process dies."""
-    with open(folder / "daemons.log", "ab") as log:
+    with open(folder / LOG, "ab") as log:
         # Its job steps begin as its children: a signal to its group would not spare them.
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command],
