@@ -113,6 +113,15 @@ def test_only_jobs_of_killed_runs_of_this_folder_are_cancelled(
     assert not (tmp_path / "cancelled").exists()
 
 
+def test_what_a_killed_run_left_is_not_taken_for_gone_when_the_cluster_does_not_answer(
+    commands: Path,
+) -> None:
+    LOGS.mkdir(parents=True)
+    command(commands, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(InputError, match=rf"Unable to contact.* remove {LOGS}"):
+        cancel_left_jobs()
+
+
 def test_a_folder_that_never_used_the_cluster_does_not_ask_it(commands: Path) -> None:
     command(commands, "squeue", "exit 1")
     cancel_left_jobs()

@@ -41,7 +41,12 @@ def cancel_left_jobs() -> None:
     """
     if not LOGS.exists() or shutil.which("squeue") is None:
         return
-    jobs = left_jobs(Path.cwd())
+    try:
+        jobs = left_jobs(Path.cwd())
+    except InputError as error:
+        raise InputError(
+            f"{error} If no job of an earlier run can be at work in this folder, remove {LOGS}."
+        ) from error
     if jobs:
         print(
             f"Cancelling {len(jobs)} jobs that a killed run left on the cluster: {', '.join(jobs)}"
@@ -69,7 +74,7 @@ def left_jobs(folder: Path) -> list[str]:
 
 
 def check_cluster(profile: Path, gpu: bool) -> None:
-    """Refuse a cluster that does not have what `partitions.yaml` of a profile says.
+    """Refuse a cluster that does not have what `partitions.yaml` of a profile, if any, says.
 
     Args:
         profile: folder.
@@ -84,6 +89,8 @@ def check_cluster(profile: Path, gpu: bool) -> None:
             "node of a cluster, or without PROFILE to run the study on this machine."
         )
     file = profile / "partitions.yaml"
+    if not file.exists():
+        return
     asked = yaml.safe_load(file.read_text(encoding="utf-8"))["partitions"]
     problems = [*_problems(asked, offered_gpus(), gpu)]
     if problems:
