@@ -98,10 +98,14 @@ def test_a_cluster_that_does_not_answer_is_not_taken_for_one_without_partitions(
 
 
 def test_only_jobs_of_killed_runs_of_this_folder_are_cancelled(
-    commands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    commands: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     LOGS.mkdir(parents=True)
-    others = f"8|{JOB_NAMES}_x|/elsewhere\n9|interactive|{tmp_path}\n"
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    others = f"6|{JOB_NAMES}|{tmp_path}\n8|{JOB_NAMES}_x|/elsewhere\n9|interactive|{tmp_path}\n"
     (tmp_path / "queue").write_text(f"7|{JOB_NAMES}_x|{tmp_path}\n{others}")
     command(commands, "squeue", f"cat {tmp_path}/queue")
     command(commands, "scancel", f"echo $@ > {tmp_path}/cancelled; sed -i /^7/d {tmp_path}/queue")

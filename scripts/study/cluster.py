@@ -1,5 +1,6 @@
 """A SLURM cluster before a run: what the profile asks in vain, and jobs that a killed run left."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -64,12 +65,13 @@ def cancel_left_jobs() -> None:
 
 def left_jobs(folder: Path) -> list[str]:
     """Numbers of this user's jobs that wait, run or end, submitted by a run in `folder`."""
+    own = os.environ.get("SLURM_JOB_ID")  # where Snakemake itself runs in a job
     queue = _ask("squeue", "--me", "--noheader", "--format=%A|%j|%Z")
     jobs = [line.split("|", maxsplit=2) for line in queue.splitlines()]
     return [
         number
         for number, name, directory in jobs
-        if name.startswith(JOB_NAMES) and directory == str(folder)
+        if name.startswith(JOB_NAMES) and directory == str(folder) and number != own
     ]
 
 
