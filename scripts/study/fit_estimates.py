@@ -34,6 +34,8 @@ PEAK = re.compile(r"^peak memory: (\d+) MiB", re.MULTILINE)
 STARTING = "probe_model"
 """The rule whose jobs load a model and do hardly more."""
 HERE = Path(".")
+LONG = 3.0
+"""Times the start that a job which runs a model must take for its rate to be more than noise."""
 GROWN = 2.0
 """Times the least work of a rule's jobs from which the most work tells of a rate."""
 
@@ -138,7 +140,8 @@ def fit(jobs: Sequence[Finished], start: float) -> Measured:
     if runs_models and most.work <= GROWN * least.work:
         work, took = most.work, min(start, least.seconds)
     rate = None
-    if work > 0 and most.work > GROWN * (most.work - work) and most.seconds > took:
+    longer = LONG * took if runs_models else took
+    if work > 0 and most.work > GROWN * (most.work - work) and most.seconds > longer:
         rate = work / (most.seconds - took) / (most.threads if runs_models else 1)
     return Measured(
         memory_mib=round(statistics.median(job.peak_mib - job.computed_mib for job in jobs)),

@@ -13,8 +13,8 @@ BYTES = {"float32": 4, "bfloat16": 2}
 """Of one number, by the config's `engine.dtype`."""
 STREAM_SHARD = 256
 """Documents of a shard where weights are read block by block: `lowbit.engine.engine`."""
-BLOCKS_AT_ONCE = 2
-"""Blocks of a weight set in stream mode: one is read while the other is let go."""
+BLOCKS_READ = 2
+"""Blocks of the full model in stream mode: one is read while the other is let go."""
 PROBE_DOCUMENTS = 2
 """Documents of the check against a plain forward, whose logits are all there at once."""
 PLAIN_LOGITS = 3
@@ -31,10 +31,13 @@ UNPACKED = 1 + 3 * FLOAT32
 
 def engine_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
     """Bytes on the device that the model runs on, beside Python and its libraries."""
-    number = BYTES[engine.dtype]
     walked = max((_walk(walk, shape, engine) for walk in largest(job.walks)), default=0.0)
-    unpacked = UNPACKED * shape.largest_matrix if job.quantized or job.walks else 0
-    return number * _weights(job, shape, engine) + max(walked, _checks(job, shape)) + unpacked
+    return BYTES[engine.dtype] * _weights(job, shape, engine) + max(walked, _checks(job, shape))
+
+
+def unpacking(job: Job, shape: ModelShape) -> float:
+    """Bytes of the machine while a method's largest matrix is dequantized, on the CPU."""
+    return UNPACKED * shape.largest_matrix if job.quantized else 0.0
 
 
 def block_parameters(shape: ModelShape) -> float:
@@ -46,8 +49,8 @@ def _weights(job: Job, shape: ModelShape, engine: Engine) -> float:
     """Weights that are there for the whole job, in numbers."""
     if engine.mode == "resident":
         return shape.parameters + job.quantized * shape.block_weights
-    blocks = BLOCKS_AT_ONCE * (1 + job.quantized) * block_parameters(shape)
-    return shape.kept_parameters + blocks
+    methods = job.quantized * shape.block_weights / shape.layers
+    return shape.kept_parameters + BLOCKS_READ * block_parameters(shape) + methods
 
 
 def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> float:

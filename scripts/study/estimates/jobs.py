@@ -8,7 +8,13 @@ from pathlib import Path
 from study.config import Study
 from study.estimates import disk, seconds
 from study.estimates.analyses import analysis_memory, analysis_work
-from study.estimates.engine_memory import BYTES, FLOAT32, block_parameters, engine_memory
+from study.estimates.engine_memory import (
+    BYTES,
+    FLOAT32,
+    block_parameters,
+    engine_memory,
+    unpacking,
+)
 from study.estimates.measured import Measured, read_measured
 from study.estimates.need import MIB, Need
 from study.estimates.quantizer_memory import host_memory, work_memory
@@ -92,7 +98,10 @@ class Estimates:
     def computed_memory(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """Bytes at the peak beside Python and its libraries, on the CPU."""
         host, device = self._divided(rule, wildcards)
-        return device if rule in ENGINE_RULES else host + device
+        if rule in (*ENGINE_RULES, "answer"):  # weights pass through nothing: they are there
+            mode = "resident" if rule == "answer" else self.study.engine.mode
+            host -= self._loading(self._shape(wildcards), mode)
+        return host + device
 
     def work(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """What the time of a job is in proportion to: operations, or rows of its tables."""
@@ -115,8 +124,8 @@ class Estimates:
         shape, study = self._shape(wildcards), self.study
         if rule in ENGINE_RULES:
             job = engine_job(rule, study, shape)
-            host = self._loading(shape, study.engine.mode) + 2 * job.kept_bytes
-            return host, engine_memory(job, shape, study.engine) + 2 * job.kept_bytes
+            host = self._loading(shape, study.engine.mode) + unpacking(job, shape)
+            return host + 2 * job.kept_bytes, engine_memory(job, shape, study.engine)
         if rule.startswith(QUANTIZE) or rule == READ_CHECKPOINT:
             name = self._method(wildcards)
             given = study.methods[name], study, shape, name
