@@ -88,7 +88,8 @@ def study_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
     documents = {"name": "d", "source": "demo", "n": N, "length": LENGTH}
 
     def make(**engine: Any) -> Study:
-        changes = {"methods": methods, "documents": documents, "engine": {"device": "cpu"} | engine}
+        changes = {"methods": methods, "documents": documents, "perturbation": None}
+        changes["engine"] = {"device": "cpu"} | engine
         return load_study(Path("config.yaml"), overrides=changes)
 
     return make

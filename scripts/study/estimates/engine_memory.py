@@ -63,7 +63,9 @@ def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> float:
     states = (walk.streams + 1) * held * walk.length * shape.hidden
     inside = INSIDE_MLP * shape.widest + INSIDE_BLOCK * shape.hidden
     changed = walk.changed_matrices * shape.block_weights / shape.layers
-    loss = CHUNKS * max(CHUNK, FLOAT32 * shape.vocabulary) if walk.read_outs else 0
+    row = FLOAT32 * shape.vocabulary
+    chunk = max(row, min(CHUNK, batch * walk.length * row))
+    loss = CHUNKS * chunk if walk.read_outs else 0
     return number * (states + batch * walk.length * inside + changed) + loss
 
 
