@@ -38,7 +38,7 @@ QUESTIONS = {"popqa": 14267, "mmlu": 14042 * 4}
 """Prompts of a whole task; those of MMLU have four answers each."""
 OTHER_QUESTIONS = 1000
 USUAL = "score"
-"""The rule whose rate on a CPU others take that have none of their own."""
+"""The rule whose numbers others that run models take, where they have none of their own."""
 
 
 def runs_on_device(rule: str) -> bool:
@@ -166,18 +166,21 @@ class Estimates:
         return taken
 
     def _base(self, rule: str) -> Measured:
-        """The measured numbers of a rule; of the largest of its kind where it has none."""
+        """The measured numbers of a rule; where it has none, those of the largest of its kind."""
         if rule in self.measured:
             return self.measured[rule]
         if not self.measured:
             return Measured(0.0, 0.0, None)
         kind = rule.split("_")[0]
-        kin = [each for name, each in self.measured.items() if name.split("_")[0] == kind]
-        kin = kin or list(self.measured.values())
-        rates = [each.rate for each in kin if each.rate is not None]
+        kin = {name: each for name, each in self.measured.items() if name.split("_")[0] == kind}
+        if runs_on_device(rule) and not kin:
+            return self.measured[USUAL]
+        others = {n: each for n, each in self.measured.items() if not runs_on_device(n)}
+        found = list((kin or others).values())
+        rates = [each.rate for each in found if each.rate is not None]
         return Measured(
-            max(each.memory_mib for each in kin),
-            max(each.seconds for each in kin),
+            max(each.memory_mib for each in found),
+            max(each.seconds for each in found),
             min(rates, default=None),
         )
 
