@@ -322,7 +322,7 @@ def test_each_attempt_asks_for_more() -> None:
 NEVER_MEASURED = {
     *("answer", "analyze_downstream", "plot_downstream"),
     *("choose_documents", "compare_models", "compare_released", "plot_robustness"),
-    "read_checkpoint",
+    *("fetch_checkpoint", "read_checkpoint"),
 }
 """Rules that take the numbers of the largest rule of their kind."""
 
