@@ -299,6 +299,14 @@ def test_a_large_model_on_one_gpu(estimates: Estimates, large: ModelShape) -> No
     assert table.memory < 1e9
 
 
+def test_downloads_take_their_time(estimates: Estimates, large: ModelShape) -> None:
+    local = estimates.need("fetch_model", {"model": "demo"})
+    size = large.stored_bytes
+    fetched = replace(estimates, downloads={"demo": size}).need("fetch_model", {"model": "demo"})
+    assert fetched.seconds - local.seconds == pytest.approx(size / 5e7)
+    assert request(fetched, 1)["runtime"] > 60
+
+
 def test_resident_weights_take_more_than_streamed_ones(estimates: Estimates) -> None:
     study = estimates.study
     resident = study.model_copy(

@@ -7,6 +7,7 @@ from typing import Any
 from study.estimates.jobs import Estimates
 from study.estimates.measured import measured_on
 from study.estimates.need import Need
+from study.estimates.seconds import DOWNLOAD_RATE
 
 FINAL = "all"
 """The rule that asks for everything and does nothing."""
@@ -84,6 +85,8 @@ def _assumed(estimates: Estimates, on_gpu: bool) -> Iterator[str]:
             "auto asks for a GPU; write cuda to plan for one"
         )
     yield f"CPU: rates measured on {measured_on()}, per thread; engine.threads more is faster"
+    if any(estimates.downloads.values()):
+        yield f"downloads at {DOWNLOAD_RATE / 1e6:g} MB/s"
     for name, each in study.evaluation.items():
         if each.n is None:
             yield f"evaluation.{name}: as many rows as WikiText-2 or LAMBADA has; n says otherwise"

@@ -26,6 +26,7 @@ from study.paths import Paths
 QUANTIZE, READ_CHECKPOINT = "quantize_", "read_checkpoint"
 ON_DEVICE = (*ENGINE_RULES, "answer", READ_CHECKPOINT)
 """Rules, beside the quantizers, whose jobs run on the config's `engine.device`."""
+FETCHING = ("fetch_model", "fetch_documents", "fetch_checkpoint")
 GPU_LIBRARIES = 0.6e9
 """Bytes of a GPU that its driver's context and libraries take. Assumed."""
 HOST_LIBRARIES = 2.5e9
@@ -153,6 +154,8 @@ class Estimates:
         self, rule: str, wildcards: Mapping[str, str], base: Measured, on_gpu: bool
     ) -> float:
         work, study, rate = self.work(rule, wildcards), self.study, base.rate
+        if rule in FETCHING:
+            return base.seconds + self._fetching(rule, wildcards)
         if not runs_on_device(rule):
             return base.seconds + (work / rate if rate else 0.0)
         if on_gpu:
@@ -164,6 +167,18 @@ class Estimates:
             shape, resident = self._shape(wildcards), study.engine.mode == "resident"
             taken += seconds.weights_seconds(engine_job(rule, study, shape), shape, resident)
         return taken
+
+    def _fetching(self, rule: str, wildcards: Mapping[str, str]) -> float:
+        """Seconds in which files are downloaded, hashed and looked through."""
+        if rule == "fetch_documents":
+            source = self.texts.get(wildcards["documents"])
+            return source.download / seconds.DOWNLOAD_RATE if source else 0.0
+        shape = self._shape(wildcards)
+        if rule == "fetch_checkpoint":
+            size = disk.weights_bytes(self.study.methods[self._method(wildcards)], shape)
+            return size / seconds.DOWNLOAD_RATE + size / seconds.CHECK_RATE
+        size = self.downloads.get(self._model(wildcards), 0)
+        return size / seconds.DOWNLOAD_RATE + shape.stored_bytes / seconds.CHECK_RATE
 
     def _base(self, rule: str) -> Measured:
         """The measured numbers of a rule; where it has none, those of the largest of its kind."""
@@ -186,10 +201,11 @@ class Estimates:
 
     def _shape(self, wildcards: Mapping[str, str]) -> ModelShape | None:
         """The model's sizes; None for jobs that are not of one model."""
-        model = wildcards.get("model")
-        if model is None:
-            return None
-        return self.shapes[model if model in self.shapes else self.paths.plain_name(model)]
+        return self.shapes[self._model(wildcards)] if "model" in wildcards else None
+
+    def _model(self, wildcards: Mapping[str, str]) -> str:
+        model = wildcards["model"]
+        return model if model in self.shapes else self.paths.plain_name(model)
 
     def _method(self, wildcards: Mapping[str, str]) -> str:
         return self.paths.plain_name(wildcards["method"])

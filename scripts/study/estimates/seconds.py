@@ -16,6 +16,11 @@ STREAM_SHARD = 256
 READ_RATE = 1e9
 """Bytes per second that weights are read with in stream mode. Assumed: a network disk of a cluster,
 or a plain SSD."""
+DOWNLOAD_RATE = 5e7
+"""Bytes per second from the hub. Assumed: half a gigabit line, shared."""
+CHECK_RATE = 2.5e8
+"""Bytes per second in which a model's files are hashed and its tensors looked through. Assumed: a
+SHA-256 takes about half of it."""
 UNPACKING = 1.35e-8
 """Seconds per weight that is dequantized; measured on a matrix of 4,096 x 4,096 in 3 and 4 bits, by
 one thread of the machine that the rates are from."""
