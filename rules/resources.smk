@@ -11,7 +11,7 @@ import os
 from lowbit.files import write_json
 from lowbit.inputs.documents import outline_documents
 from study.archive import locate
-from study.estimates.jobs import Estimates, runs_on_device
+from study.estimates.jobs import Estimates, gpu_is_here, runs_on_device
 from study.estimates.requests import REQUESTS, request
 from study.estimates.shapes import download_bytes, shape_of
 from study.estimates.texts import text_source
@@ -40,7 +40,7 @@ def on_gpu():
     device = STUDY.engine.device
     if device != "auto":
         return device != "cpu"
-    return workflow.non_local_exec or Path("/dev/nvidia0").exists()
+    return workflow.non_local_exec or gpu_is_here()
 
 
 def need_of(rule, wildcards):

@@ -42,6 +42,11 @@ USUAL = "score"
 """The rule whose numbers others that run models take, where they have none of their own."""
 
 
+def gpu_is_here() -> bool:
+    """Whether this machine has an NVIDIA GPU."""
+    return Path("/dev/nvidia0").exists()
+
+
 def runs_on_device(rule: str) -> bool:
     """Whether a rule's jobs run where `engine.device` says."""
     return rule in ON_DEVICE or rule.startswith(QUANTIZE)
