@@ -9,13 +9,13 @@ LIGHT = 60
 """Seconds."""
 
 
-def is_light(rule):
-    """Whether a rule's jobs run beside Snakemake."""
-    if rule.startswith("fetch"):
+def is_light(name):
+    """Whether the jobs of this rule run beside Snakemake."""
+    if name.startswith("fetch"):
         return True
-    if rule == "all" or runs_on_device(rule):
+    if name == "all" or runs_on_device(name):
         return False
-    return all(ESTIMATES.need(rule, {"model": model}).seconds < LIGHT for model in STUDY.models)
+    return all(ESTIMATES.need(name, {"model": model}).seconds < LIGHT for model in STUDY.models)
 
 
 for each in workflow.rules:

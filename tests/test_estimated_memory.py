@@ -27,7 +27,7 @@ from study.estimates.shapes import shape_of
 from study.estimates.walks import engine_job
 
 TINY = Shape(hidden=64, intermediate=128, layers=2, heads=4, vocabulary=128)
-LARGE = Shape(hidden=1024, intermediate=2816, layers=8, heads=16, vocabulary=8192)
+LARGE = Shape(hidden=1024, intermediate=2816, layers=4, heads=16, vocabulary=8192)
 N, LENGTH = 16, 128
 TOLERANCE = 0.2
 PEAK = re.compile(r"peak memory: (\d+) MiB")
