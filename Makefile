@@ -2,7 +2,7 @@
 STUDY ?= config.yaml
 PROFILE ?= default
 ARGS ?=
-AGENT ?=
+RUN_BY ?=
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-all demo-mechanisms demo-perturbation study plan test report bench bench-patching bench-perturbation bench-memory bench-gpu bench-quantizers demo-model lint schema clean environments test-hub .venv .envs/test .envs/test_hub .envs/bench_patching
@@ -61,8 +61,8 @@ plan: .venv  ## say what a study would take, and what it would run and why, with
 report: study  ## put a finished study's figures and tables into one file, report.html
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)
 
-crate: study .envs/crate  ## pack a finished study and its provenance as an RO-Crate; AGENT="who ran it"
-	@.envs/crate/bin/python scripts/study/crate.py --study $(STUDY) $(if $(AGENT),--agent "$(AGENT)")
+crate: study .envs/crate  ## pack a finished study and its provenance as an RO-Crate; RUN_BY="your name"
+	@.envs/crate/bin/python scripts/study/crate.py --study $(STUDY) $(if $(RUN_BY),--person "$(RUN_BY)")
 
 test: environments .envs/test .envs/crate  ## run all tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)

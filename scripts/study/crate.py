@@ -51,8 +51,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--study", type=Path, required=True, help="study file; the study is finished"
     )
-    parser.add_argument("--agent", help="who ran it: a name")
-    parser.add_argument("--orcid", default="#agent", help="and an ORCID: https://orcid.org/...")
+    parser.add_argument("--person", help="who ran it: a name")
+    parser.add_argument("--orcid", default="#person", help="and an ORCID: https://orcid.org/...")
     return parser.parse_args()
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     arguments = parse_arguments()
     results = Path("results", study_name(arguments.study))
     record = read_record(results / "provenance.json", arguments.study)
-    agent = {"@id": arguments.orcid, "name": arguments.agent} if arguments.agent else None
+    agent = {"@id": arguments.orcid, "name": arguments.person} if arguments.person else None
     crate = describe(record, results, agent)
     with atomic(results / "crate.zip") as partial, TemporaryDirectory(dir=results) as folder:
         archive = Path(crate.write_zip(Path(folder, "crate.zip")))
