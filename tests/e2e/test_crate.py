@@ -16,7 +16,7 @@ METADATA = "ro-crate-metadata.json"
 @pytest.fixture(scope="module")
 def crate(finished: Copy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked crate; not to be changed."""
-    packed = finished.make("crate", f"STUDY={SMALL}", "AGENT=Ada Lovelace")
+    packed = finished.make("crate", f"STUDY={SMALL}", "RUN_BY=Ada Lovelace")
     assert packed.code == 0, packed.output
     folder = tmp_path_factory.mktemp("crate")
     zipfile.ZipFile(finished.folder / "results/small/crate.zip").extractall(folder)
