@@ -45,7 +45,8 @@ class Copy:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `make` in a process group of its own, with more variables in its environment."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        of_make = ("MAKE", "MFLAGS", "ARGS", "STUDY", "PROFILE", "RUN_BY")  # of the call of the tests
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(of_make)}
         environment |= variables
         return subprocess.Popen(
             ["make", "--no-print-directory", *arguments],
