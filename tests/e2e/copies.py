@@ -45,7 +45,8 @@ class Copy:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `make` in a process group of its own, with more variables in its environment."""
-        of_make = ("MAKE", "MFLAGS", "ARGS", "STUDY", "PROFILE", "RUN_BY")  # of the call of the tests
+        # What the tests themselves were called with is not for the runs that they start.
+        of_make = ("MAKE", "MFLAGS", "ARGS", "STUDY", "PROFILE", "RUN_BY")
         environment = {k: v for k, v in os.environ.items() if not k.startswith(of_make)}
         environment |= variables
         return subprocess.Popen(
