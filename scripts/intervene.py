@@ -47,7 +47,8 @@ def main() -> None:
     import pandas as pd
 
     from lowbit.analysis.mechanisms.matched_documents import choose_documents
-    from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
+    from lowbit.engine.engine import Engine
+    from lowbit.engine.sizes import PROBE_DOCUMENTS
     from lowbit.experiments.interventions import NORM_INPUT
     from lowbit.experiments.kept_scores import made_from, weights_hash
     from lowbit.experiments.sham import check_sham

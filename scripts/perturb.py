@@ -112,7 +112,7 @@ def nothing_changes(
     engine: "Engine", reference: "Reference", doc_ids: list[str], token_ids: "np.ndarray"
 ) -> float:
     """Largest change of a document's NLL by perturbations of intensity 0, nats."""
-    from lowbit.engine.engine import PROBE_DOCUMENTS
+    from lowbit.engine.sizes import PROBE_DOCUMENTS
     from lowbit.experiments.comparison import document_table
     from lowbit.experiments.perturbation_conditions import list_nothings
     from lowbit.experiments.perturbing import PerturbationEdit, check_nothing

@@ -14,8 +14,6 @@ from test_rules import RULES
 from tiny_models import MODELS
 
 from lowbit.analysis.mechanisms.mixed_precision import RANDOM_CHOICES
-from lowbit.engine import engine as engine_module
-from lowbit.engine import losses
 from lowbit.experiments import edited_documents, intervention_conditions
 from lowbit.experiments.kept_scores import write_scores
 from lowbit.inputs.models import block_linears
@@ -129,9 +127,6 @@ def test_numbers_of_the_library_are_its_own() -> None:
     """The library needs PyTorch, which the workflow's environment does not have."""
     assert walks.EDITS_AT_ONCE == edited_documents.EDITS_AT_ONCE
     assert walks.MIXED_MODELS == RANDOM_CHOICES + 3
-    assert engine_memory.STREAM_SHARD == seconds.STREAM_SHARD == engine_module.STREAM_SHARD
-    assert engine_memory.PROBE_DOCUMENTS == engine_module.PROBE_DOCUMENTS
-    assert engine_memory.CHUNK == 4 * losses.LOGITS_PER_CHUNK
     assert quantizer_memory.CALIBRATION_BATCH == quantize_model.CALIBRATION_BATCH
     starts = [min(blocks) / 12 for blocks in intervention_conditions.layer_sets(12).values()]
     assert tuple(starts) == pytest.approx(walks.LAYER_SETS)

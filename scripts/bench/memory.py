@@ -128,7 +128,7 @@ def measure_both(
     Raises:
         SystemExit: resident mode did not run out of memory, so that the limit shows nothing.
     """
-    from lowbit.engine.engine import STREAM_SHARD
+    from lowbit.engine.sizes import STREAM_SHARD
 
     prepare(arguments, shape, folder)
     bound = bound_bytes(shape, min(arguments.n, STREAM_SHARD), arguments.length, STREAMS) / MIB

@@ -178,18 +178,14 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
     several = any(other != tokenizers[0] for other in tokenizers) and not study.documents.ids
     together = [sorted(models.values())] if several else []
     tokens = _drawn_key(study.documents.name, documents, study.documents, study.seed, *together)
-    sets = {
-        name: (
-            texts["calibration", name],
-            _drawn_key(name, texts["calibration", name], each, study.seed),
-        )
+    calibration_documents = {name: texts["calibration", name] for name in study.calibration}
+    calibration = {
+        name: _drawn_key(name, calibration_documents[name], each, study.seed)
         for name, each in study.calibration.items()
     }
+    evaluation_documents = {name: texts["evaluation", name] for name in study.evaluation}
     evaluation = {
-        name: (
-            texts["evaluation", name],
-            _rows_key(name, texts["evaluation", name], each, study.seed),
-        )
+        name: _rows_key(name, evaluation_documents[name], each, study.seed)
         for name, each in study.evaluation.items()
     }
     checkpoints = {
@@ -197,7 +193,34 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         for name, method in study.methods.items()
         if isinstance(method, Published)
     }
-    downstream = {
+    downstream = _downstream_keys(study, fingerprints)
+    fingerprints.save()
+
+    engine = study.engine.model_dump()
+    numeric = study.engine.model_dump(exclude={"mode"})  # both modes give the same scores
+    learned_from = {name: (calibration_documents[name], key) for name, key in calibration.items()}
+    methods = _method_keys(study, checkpoints, learned_from)
+    scored = {FULL: FULL} | methods
+    return Paths(
+        study=study.study,
+        models=models,
+        documents=documents,
+        tokens=tokens,
+        chosen_for_all=several,
+        calibration_documents=calibration_documents,
+        calibration=calibration,
+        evaluation_documents=evaluation_documents,
+        evaluation=evaluation,
+        methods=methods,
+        scores={name: _keyed(name, keyed, numeric) for name, keyed in scored.items()},
+        residuals=_keyed(study.documents.name, tokens, engine),
+        downstream=downstream,
+    )
+
+
+def _downstream_keys(study: Study, fingerprints: "Fingerprints") -> dict[str, str]:
+    """Keyed names of the downstream tasks."""
+    return {
         name: _keyed(
             name,
             fingerprints.of_task(benchmark),
@@ -206,36 +229,27 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         )
         for name, benchmark in study.downstream.items()
     }
-    fingerprints.save()
 
-    engine = study.engine.model_dump()
-    numeric = study.engine.model_dump(exclude={"mode"})  # both modes give the same scores
+
+def _method_keys(
+    study: Study, checkpoints: Mapping[str, Any], learned_from: Mapping[str, tuple[str, str]]
+) -> dict[str, str]:
+    """Keyed names of the methods.
+
+    Args:
+        checkpoints: what identifies the files of each published checkpoint.
+        learned_from: keyed names of each calibration set's documents and tokens.
+    """
     run = {"seed": study.seed} | study.engine.model_dump(include={"threads", "device"})
-    methods = {
+    return {
         name: _keyed(
             name,
             checkpoints.get(name, method.model_dump()),
-            sets[study.calibration_of(name)],
+            learned_from[study.calibration_of(name)],
             run,
         )
         for name, method in study.methods.items()
     }
-    scored = {FULL: FULL} | methods
-    return Paths(
-        study=study.study,
-        models=models,
-        documents=documents,
-        tokens=tokens,
-        chosen_for_all=several,
-        calibration_documents={name: keys[0] for name, keys in sets.items()},
-        calibration={name: keys[1] for name, keys in sets.items()},
-        evaluation_documents={name: keys[0] for name, keys in evaluation.items()},
-        evaluation={name: keys[1] for name, keys in evaluation.items()},
-        methods=methods,
-        scores={name: _keyed(name, keyed, numeric) for name, keyed in scored.items()},
-        residuals=_keyed(study.documents.name, tokens, engine),
-        downstream=downstream,
-    )
 
 
 def _text_key(key: Key, settings: Texts, content: Any, study: Study) -> str:

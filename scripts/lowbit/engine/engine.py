@@ -13,15 +13,11 @@ from torch import Tensor
 from lowbit.engine import gates
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.loading import load_decoder, pick_device
+from lowbit.engine.sizes import PROBE_DOCUMENTS, STREAM_SHARD
 from lowbit.engine.streams import folded_stream, quantized_stream
 from lowbit.engine.walk import Stream
 from lowbit.inputs.checkpoint import directory_of
 from lowbit.names import FULL
-
-STREAM_SHARD = 256
-"""Documents whose hidden states are held at once where weights are read block by block."""
-PROBE_DOCUMENTS = 2
-"""Documents that the gates look at; the noise floor between batch sizes looks at a whole batch."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LOGITS_PER_CHUNK = 1 << 21
-"""Logits in flight per stream: 8 MiB in float32, within a large cache, few enough calls."""
+from lowbit.engine.sizes import LOGITS_PER_CHUNK
 
 
 @dataclass

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lowbit.engine.decoder import Decoder
 from lowbit.engine.edits import Edit, Edited, Patch, Restoration
-from lowbit.engine.engine import PROBE_DOCUMENTS, Engine
+from lowbit.engine.engine import Engine
+from lowbit.engine.sizes import PROBE_DOCUMENTS
 from lowbit.engine.streams import block_parameters
 from lowbit.engine.walk import Stream
 from lowbit.errors import GateError

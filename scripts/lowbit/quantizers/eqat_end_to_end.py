@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from lowbit.engine.decoder import Decoder
-from lowbit.engine.losses import LOGITS_PER_CHUNK
+from lowbit.engine.sizes import LOGITS_PER_CHUNK
 from lowbit.files import atomic
 from lowbit.quantization.block_store import BlockStore
 from lowbit.quantization.blocks import QuantizedBlock

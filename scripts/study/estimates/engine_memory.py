@@ -4,6 +4,7 @@ Formulas follow `lowbit.engine`: a resident model keeps its weights and those of
 stream mode there are those of one block, and of the next while they change.
 """
 
+from lowbit.engine.sizes import LOGITS_PER_CHUNK, PROBE_DOCUMENTS, STREAM_SHARD
 from study.estimates.shapes import ModelShape
 from study.estimates.walks import Job, Walk, largest
 from study.sections import Engine
@@ -11,16 +12,13 @@ from study.sections import Engine
 FLOAT32 = 4
 BYTES = {"float32": 4, "bfloat16": 2}
 """Of one number, by the config's `engine.dtype`."""
-STREAM_SHARD = 256
-"""Documents of a shard where weights are read block by block: `lowbit.engine.engine`."""
 BLOCKS_READ = 2
 """Blocks of the full model in stream mode: one is read while the other is let go."""
-PROBE_DOCUMENTS = 2
-"""Documents of the check against a plain forward, whose logits are all there at once."""
 PLAIN_LOGITS = 3
-"""Copies of these, float32: logits, log-probabilities, and what the loss makes of them."""
-CHUNK = 4 * (1 << 21)
-"""Bytes of the logits of one chunk of the loss, float32: `lowbit.engine.losses`."""
+"""Copies of the logits in the check against a plain forward, float32: logits, log-probabilities,
+and what the loss makes of them."""
+CHUNK = FLOAT32 * LOGITS_PER_CHUNK
+"""Bytes of the logits of one chunk of the loss."""
 CHUNKS = 6
 """Arrays of that size: logits and log-probabilities of two streams, probabilities, a difference."""
 INSIDE_MLP, INSIDE_BLOCK = 4, 6

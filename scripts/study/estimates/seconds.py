@@ -6,13 +6,12 @@ GPU are assumptions, and the plan says so.
 
 from dataclasses import dataclass
 
+from lowbit.engine.sizes import STREAM_SHARD
 from study.config import Study
 from study.estimates.shapes import ModelShape
 from study.estimates.walks import Job, Walk
 from study.methods import Method
 
-STREAM_SHARD = 256
-"""Documents for which a block's weights are read once in stream mode: `lowbit.engine.engine`."""
 READ_RATE = 1e9
 """Bytes per second that weights are read with in stream mode. Assumed: a network disk of a cluster,
 or a plain SSD."""
