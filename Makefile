@@ -62,7 +62,7 @@ report: study  ## put a finished study's figures and tables into one file, repor
 	@$(PYTHON) -m snakemake --configfile $(STUDY) --report report.html $(ARGS)
 
 crate: study .envs/crate  ## pack a finished study and its provenance as an RO-Crate; RUN_BY="your name"
-	@.envs/crate/bin/python scripts/study/crate.py --study $(STUDY) $(if $(RUN_BY),--person "$(RUN_BY)")
+	@.envs/crate/bin/python scripts/study/records/crate.py --study $(STUDY) $(if $(RUN_BY),--person "$(RUN_BY)")
 
 test: environments .envs/test .envs/crate  ## run all tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .envs/test/bin/python -m pytest --numprocesses=2 --no-loadscope-reorder $(ARGS)

@@ -21,7 +21,7 @@ from study.config import load_study
 from study.digest import code_digest, environment_digest
 from study.methods import Published
 from study.paths import paths_of, pattern
-from study.run_record import begin_run, end_run, place_jobs
+from study.records.runs import begin_run, end_run, place_jobs
 from study.sections import DEMO_MODEL
 
 try:

@@ -19,7 +19,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from study.locks import lock_of
+from study.records.locks import lock_of
 
 ROOT = Path(__file__).resolve().parents[1]
 STANDIN = ROOT / "envs" / "standin"

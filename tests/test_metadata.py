@@ -16,7 +16,7 @@ def test_licence_and_authors_are_the_same_everywhere() -> None:
     assert re.search(r"^Copyright \(c\) \d{4} (.+)$", licence, re.MULTILINE)[1] in {
         author["name"] for author in CITATION["authors"]
     }
-    crate = (ROOT / "scripts/study/crate.py").read_text(encoding="utf-8")
+    crate = (ROOT / "scripts/study/records/crate.py").read_text(encoding="utf-8")
     assert f'"https://spdx.org/licenses/{CITATION["license"]}"' in crate
 
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lowbit.files import read_json, write_json
-from study import machine
-from study.locks import lock_of, write_lock
-from study.machine import Code, Machine, describe_code, describe_machine, without_home
-from study.provenance import (
+from study.records import machine
+from study.records.locks import lock_of, write_lock
+from study.records.machine import Code, Machine, describe_code, describe_machine, without_home
+from study.records.provenance import (
     Job,
     Placement,
     Run,
@@ -27,7 +27,7 @@ from study.provenance import (
     run_of,
     summarize,
 )
-from study.run_record import _placement_file, place_jobs
+from study.records.runs import _placement_file, place_jobs
 from study.schema import PROVENANCE_SCHEMA, provenance_schema
 
 ROOT = Path(__file__).resolve().parents[1]

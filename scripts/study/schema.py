@@ -10,10 +10,10 @@ sys.path.insert(0, str(ROOT / "scripts"))  # run by hand: Python put only this f
 from lowbit.files import write_json  # noqa: E402
 from study.config import REPLACED_WHOLE, json_schema  # noqa: E402
 from study.methods import METHODS  # noqa: E402
-from study.provenance import Provenance  # noqa: E402
+from study.records.provenance import Provenance  # noqa: E402
 
 SCHEMA = ROOT / "config" / "schema.json"
-PROVENANCE_SCHEMA = ROOT / "scripts" / "study" / "provenance.schema.json"
+PROVENANCE_SCHEMA = ROOT / "scripts" / "study" / "records" / "provenance.schema.json"
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 

@@ -31,7 +31,8 @@ def problems(crate: Path, copy: Copy) -> list[str]:
     """What the validator finds, run by itself."""
     program = (
         "import json, sys; sys.path.insert(0, 'scripts'); from pathlib import Path; "
-        "from study.crate_check import problems; print(json.dumps(problems(Path(sys.argv[1]))))"
+        "from study.records.crate_check import problems; "
+        "print(json.dumps(problems(Path(sys.argv[1]))))"
     )
     command = [copy.folder / ".envs/crate/bin/python", "-c", program, crate]
     done = subprocess.run(command, cwd=copy.folder, capture_output=True, text=True, check=True)
@@ -85,7 +86,7 @@ def test_the_profile_is_checked(crate: Path, finished: Copy, tmp_path: Path) -> 
 def test_a_changed_result_is_not_packed(done: Copy) -> None:
     with open(done.folder / "results/small/demo/patching.csv", "a", encoding="utf-8") as table:
         table.write("\n")
-    command = [".envs/crate/bin/python", "scripts/study/crate.py", "--study", SMALL]
+    command = [".envs/crate/bin/python", "scripts/study/records/crate.py", "--study", SMALL]
     refused = subprocess.run(command, cwd=done.folder, capture_output=True, text=True)
     assert refused.returncode != 0
     assert "results/small/demo/patching.csv is not the file that the study made" in refused.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 from copies import SMALL, Copy
 
 from lowbit.files import read_json, sha256
-from study.provenance import Provenance
+from study.records.provenance import Provenance
 
 
 def provenance(copy: Copy) -> Provenance:

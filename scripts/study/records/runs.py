@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from lowbit.files import read_json, write_json
 from study.config import Study
-from study.locks import write_lock
-from study.machine import describe_code, describe_machine
 from study.paths import Paths
-from study.provenance import (
+from study.records.locks import write_lock
+from study.records.machine import describe_code, describe_machine
+from study.records.provenance import (
     FOLDER,
     Failure,
     Job,

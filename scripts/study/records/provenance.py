@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError
 
 from lowbit.files import read_json, sha256, write_json
 from study.config import Study
-from study.machine import Code, Machine, Part, without_home
 from study.paths import Fingerprints, Paths, pattern
+from study.records.machine import Code, Machine, Part, without_home
 
 FOLDER = Path("results/provenance")
 """What all studies share: `runs/<start>.json`, `environments/<name>-<digest>.txt`, `jobs/`."""

@@ -1,4 +1,4 @@
-"""Pack a finished study as a Workflow Run RO-Crate: `python scripts/study/crate.py --study FILE`.
+"""Pack a finished study as a Workflow Run RO-Crate; `make crate` runs it.
 
 The crate holds the workflow, the study's tables and figures, the records of what they were made
 from, and the locks of all environments, each file with its hash. Models, weights, tokens and scores
@@ -20,12 +20,12 @@ import yaml
 from rocrate.model import ContextEntity, Entity, File
 from rocrate.rocrate import ROCrate
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "scripts"))  # Python put only this file's folder there
 
 from lowbit.errors import GateError, InputError, run  # noqa: E402
 from lowbit.files import atomic, read_json, sha256  # noqa: E402
-from study.crate_check import problems  # noqa: E402
+from study.records.crate_check import problems  # noqa: E402
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
