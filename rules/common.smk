@@ -16,13 +16,13 @@ from lowbit.files import sha256
 from lowbit.inputs.documents import pinned as pinned_documents
 from lowbit.inputs.models import pinned
 from lowbit.names import FULL
-from study.archive import locate
-from study.config import load_study
+from study.config.archive import locate
+from study.config.study import load_study
 from study.digest import code_digest, environment_digest
-from study.methods import Published
+from study.config.methods import Published
 from study.paths import paths_of, pattern
 from study.records.runs import begin_run, end_run, place_jobs
-from study.sections import DEMO_MODEL
+from study.config.sections import DEMO_MODEL
 
 try:
     STUDY = load_study(

@@ -10,7 +10,7 @@ import os
 
 from lowbit.files import write_json
 from lowbit.inputs.documents import outline_documents
-from study.archive import locate
+from study.config.archive import locate
 from study.estimates.jobs import Estimates, gpu_is_here, runs_on_device
 from study.estimates.requests import REQUESTS, request
 from study.estimates.shapes import download_bytes, shape_of

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,20 +16,6 @@ END_TO_END = "tests/e2e/"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
     items.sort(key=lambda item: not item.nodeid.startswith(END_TO_END))
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let workers share the tests: what shares a costly fixture stays with one worker.
-
-    The end-to-end tests share a finished study, the others what their file has set up.
-    """
-    from xdist.scheduler import LoadFileScheduling
-
-    class ByFixture(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return END_TO_END if nodeid.startswith(END_TO_END) else super()._split_scope(nodeid)
-
-    return ByFixture(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from lowbit.errors import InputError
 from lowbit.files import read_json
 from lowbit.inputs import documents, hub
 from lowbit.inputs.documents import DocumentFiles
-from study import archive
-from study.archive import ARCHIVE, HELD, locate, read_archive
+from study.config import archive
+from study.config.archive import ARCHIVE, HELD, locate, read_archive
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = Path("demo")
@@ -69,6 +69,18 @@ def test_the_primary_copy_is_taken_and_held(asked: Callable) -> None:
     assert read_json(HELD)["web"]["source"] == found.source
     assert asked("a/web") == []  # gone later: the copy is held, and the hub not even asked
     assert locate("named:web", DEMO) == found
+
+
+def test_without_a_way_to_the_hub_only_copies_elsewhere_are_tried(asked: Callable) -> None:
+    sources = asked("hub:", problem=hub.Unreachable)
+    assert locate("named:web", DEMO).source == "path:web.parquet"
+    assert sources == ["hub:a/web@main/x.parquet", "path:web.parquet"]
+
+
+def test_that_the_hub_cannot_be_reached_is_said_as_such(asked: Callable) -> None:
+    asked("hub:", "path:", problem=hub.Unreachable)
+    with pytest.raises(hub.Unreachable):
+        locate("named:web", DEMO)
 
 
 def test_a_mirror_is_taken_where_the_primary_is_gone_and_this_is_recorded(asked: Callable) -> None:

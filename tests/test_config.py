@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from lowbit.claims.judging import repository
 from lowbit.errors import InputError
 from lowbit.inputs import hub
-from study import config as study_config
-from study.archive import ARCHIVE, read_archive
-from study.config import Method, Study, load_study
+from study.config import study as study_config
+from study.config.archive import ARCHIVE, read_archive
+from study.config.study import Method, Study, load_study
 from study.schema import SCHEMA, schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,8 +62,8 @@ STUDIES = sorted({*(ROOT / "config").glob("*.yaml")} - {ROOT / ARCHIVE})
 def test_every_study_file_in_config_is_valid(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but what only the hub, or a user's own checkpoint, can tell."""
     described = {"quantizer": "gptq", "bits": 4, "group_size": 128}
-    monkeypatch.setattr("study.methods.outline_checkpoint", lambda source: source)
-    monkeypatch.setattr("study.methods.describe_checkpoint", lambda place: described)
+    monkeypatch.setattr("study.config.methods.outline_checkpoint", lambda source: source)
+    monkeypatch.setattr("study.config.methods.describe_checkpoint", lambda place: described)
     monkeypatch.chdir(ROOT)
     study = Study.model_validate(study_config.merge_layers([DEFAULT, file], {}))
     names = read_archive()

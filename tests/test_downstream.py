@@ -27,8 +27,8 @@ from lowbit.downstream.buckets import BUCKETS, MINIMUM_ITEMS, popularity_buckets
 from lowbit.downstream.popqa import answers, check_columns, exact_match, matches, normalise
 from lowbit.errors import InputError
 from lowbit.files import write_json
-from study.sections import Benchmark
-from study.task_files import TASK_FILES, read_task_file
+from study.config.sections import Benchmark
+from study.config.task_files import TASK_FILES, read_task_file
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = BootstrapSettings(resamples=200, confidence=0.9)

@@ -20,7 +20,7 @@ from environments import ROOT, python_of
 
 from bench.random_llama import write_model
 from bench.shape import Shape
-from study.config import Study, load_study
+from study.config.study import Study, load_study
 from study.estimates.engine_memory import engine_memory, unpacking
 from study.estimates.need import MIB
 from study.estimates.shapes import shape_of

@@ -19,7 +19,7 @@ from lowbit.experiments.kept_scores import write_scores
 from lowbit.inputs.models import block_linears
 from lowbit.quantization import quantize_model, quantized
 from lowbit.quantizers import nf, rtn
-from study.config import Study, load_study
+from study.config.study import Study, load_study
 from study.estimates import disk, engine_memory, quantizer_memory, seconds, walks
 from study.estimates.jobs import Estimates
 from study.estimates.measured import read_measured

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.methods import METHODS, Awq, Backend, Method
+from study.config.methods import METHODS, Awq, Backend, Method
 
 REPOSITORY = Path(__file__).parents[1]
 IMPLEMENTATIONS = [
@@ -67,7 +67,7 @@ def test_settings_leave_out_what_the_workflow_alone_needs() -> None:
 
 
 def test_methods_need_no_heavy_import() -> None:
-    code = "import sys, study.methods; print({'torch', 'numpy', 'hqq'} & set(sys.modules))"
+    code = "import sys, study.config.methods; print({'torch', 'numpy', 'hqq'} & set(sys.modules))"
     scripts = REPOSITORY / "scripts"
     done = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lowbit.errors import InputError
-from study.config import Study, load_study
+from study.config.study import Study, load_study
 from study.paths import SHARED, Fingerprints, Paths, paths_of, pattern
 
 ROOT = Path(__file__).resolve().parents[1]

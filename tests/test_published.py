@@ -32,7 +32,7 @@ from lowbit.quantization.quantized import (
     describe,
     write_quantized,
 )
-from study.config import load_study
+from study.config.study import load_study
 from study.paths import paths_of
 
 SCRIPT = "tests/library_checks/published.py"

@@ -22,7 +22,7 @@ from lowbit.quantizers import (
     rtn,
     sigmoid,
 )
-from study.methods import Hqq
+from study.config.methods import Hqq
 
 KINDS: dict[str, tuple[Callable[..., QuantizedLayer], dict]] = {
     "rtn": (rtn.quantize, {}),

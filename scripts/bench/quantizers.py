@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python put only this folder there
 
 from lowbit.markdown import table
-from study.config import load_study
+from study.config.study import load_study
 from study.paths import Paths, paths_of
 
 COLUMNS = (

@@ -99,7 +99,7 @@ def check_profile(arguments: Sequence[str]) -> None:
 
 def asks_for_gpu(file: Path) -> bool:
     """Whether a study may use a GPU."""
-    from study.config import load_study
+    from study.config.study import load_study
 
     return load_study(Path("config.yaml"), file).engine.device != "cpu"
 

@@ -22,11 +22,11 @@ from lowbit.inputs import models as model_sources
 from lowbit.inputs.model_files import files_of
 from lowbit.names import FULL
 from lowbit.quantization.published.description import checkpoint_files
-from study import archive
-from study.config import Study
-from study.messages import Key
-from study.methods import Published
-from study.sections import Benchmark, Calibration, Documents, Evaluation, Texts
+from study.config import archive
+from study.config.messages import Key
+from study.config.methods import Published
+from study.config.sections import Benchmark, Calibration, Documents, Evaluation, Texts
+from study.config.study import Study
 
 RESULTS = "results"
 SHARED = MappingProxyType(

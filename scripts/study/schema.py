@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))  # run by hand: Python put only this file's folder there
 
 from lowbit.files import write_json  # noqa: E402
-from study.config import REPLACED_WHOLE, json_schema  # noqa: E402
-from study.methods import METHODS  # noqa: E402
+from study.config.methods import METHODS  # noqa: E402
+from study.config.study import REPLACED_WHOLE, json_schema  # noqa: E402
 from study.records.provenance import Provenance  # noqa: E402
 
 SCHEMA = ROOT / "config" / "schema.json"

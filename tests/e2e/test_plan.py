@@ -12,7 +12,7 @@ from copies import SMALL, Copy
 
 from lowbit.files import read_json, write_json
 from lowbit.inputs.hub import File, Listing
-from study.fit_estimates import finished_jobs, study_account
+from study.estimates.fit import finished_jobs, study_account
 
 TOLERANCE = 0.2
 """Of memory and disk: as a share of what was measured."""

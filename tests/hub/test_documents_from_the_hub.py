@@ -95,8 +95,8 @@ import json, sys
 from pathlib import Path
 from lowbit.errors import run
 from lowbit.inputs.documents import pinned
-from study.archive import locate
-from study.config import load_study
+from study.config.archive import locate
+from study.config.study import load_study
 from study.paths import paths_of
 def start():
     study = load_study(Path("config.yaml"), overrides=json.loads(sys.argv[1]))

@@ -234,7 +234,7 @@ def agreement(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         figsize=(6.4, 1.2 + 0.28 * len(kinds) * max(1, len(methods) / 3)), layout="constrained"
     )
     offsets = np.linspace(-0.3, 0.3, len(methods)) if len(methods) > 1 else [0.0]
-    styles = plotting.styles(methods)
+    styles, widths = plotting.styles(methods), plotting.bit_widths(methods)
     for place, wanted in enumerate(kinds.values()):
         rows = _where(table, **wanted).set_index("method")
         for offset, method in zip(offsets, methods, strict=True):
@@ -247,9 +247,10 @@ def agreement(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
                 place + offset,
                 xerr=[[row["r"] - row["low"]], [row["high"] - row["r"]]],
                 color=style["color"],
-                marker=style["marker"],
+                marker=plotting.MARKERS[widths.index(method.bits)],
                 markersize=4,
                 linewidth=1,
+                markerfacecolor=style["color"] if style["linestyle"] == "-" else "white",
                 label=method.name if place == 0 else None,
             )
     axes.axvline(0, **plotting.REFERENCE)

@@ -9,5 +9,5 @@ A module has `LIBRARIES`, the distributions whose versions the record names, and
 
 Beside the latter it may have `finish(model, settings, ...)`, called once with all blocks; see
 `lowbit.quantization.quantize_model`. Which module belongs to which quantizer of the config, and in
-which environment it runs, is said in `study.methods`; settings are checked there.
+which environment it runs, is said in `study.config.methods`; settings are checked there.
 """

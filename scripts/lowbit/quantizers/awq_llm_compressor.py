@@ -59,7 +59,7 @@ def quantize_block(
     took scales in.
 
     Args:
-        clipping: the library has none; `study.methods` refuses it.
+        clipping: the library has none; `study.config.methods` refuses it.
 
     Raises:
         InputError: an architecture that the library's tables do not fit, a layer that no

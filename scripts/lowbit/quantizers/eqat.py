@@ -39,7 +39,7 @@ LAST_RATE = 1 / 20
 
 @dataclass(frozen=True)
 class _Training:
-    """Settings of Block-AP; see `study.methods.Eqat`."""
+    """Settings of Block-AP; see `study.config.methods.Eqat`."""
 
     epochs: int
     batch_size: int

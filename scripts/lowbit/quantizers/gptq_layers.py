@@ -15,7 +15,7 @@ from lowbit.quantization.quantized import GroupSize, QuantizedLayer
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of GPTQ, the same for all libraries; see `study.methods`."""
+    """The settings of GPTQ, the same for all libraries; see `study.config.methods`."""
 
     bits: int
     group_size: GroupSize

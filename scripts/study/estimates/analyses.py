@@ -1,6 +1,6 @@
 """What analyses of the scores take: no model is run, tables of documents and resamples are."""
 
-from study.config import Study
+from study.config.study import Study
 
 FLOAT64 = 8
 RESAMPLES = 3

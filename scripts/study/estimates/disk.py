@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from study.config import Study
+from study.config.methods import Method
+from study.config.study import Study
 from study.estimates.shapes import ModelShape
 from study.estimates.walks import engine_job, evaluation_shapes
-from study.methods import Method
 
 KIB = 1024
 FLOAT32 = 4

@@ -5,9 +5,9 @@ stream mode there are those of one block, and of the next while they change.
 """
 
 from lowbit.engine.sizes import LOGITS_PER_CHUNK, PROBE_DOCUMENTS, STREAM_SHARD
+from study.config.sections import Engine
 from study.estimates.shapes import ModelShape
 from study.estimates.walks import Job, Walk, largest
-from study.sections import Engine
 
 FLOAT32 = 4
 BYTES = {"float32": 4, "bfloat16": 2}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 
-from study.config import Study
+from study.config.study import Study
 from study.estimates import disk, seconds
 from study.estimates.analyses import analysis_memory, analysis_work
 from study.estimates.engine_memory import (

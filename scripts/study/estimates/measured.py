@@ -1,6 +1,6 @@
 """Numbers measured on finished studies: what Python and its libraries take, and how fast rules run.
 
-`measured.json` is written by `scripts/study/fit_estimates.py`; nothing in it is typed by hand.
+`measured.json` is written by `scripts/study/estimates/fit.py`; nothing in it is typed by hand.
 """
 
 from dataclasses import dataclass

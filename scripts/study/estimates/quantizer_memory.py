@@ -4,11 +4,11 @@ A job has the whole model in float32 on the CPU, one block in work on the device
 text's hidden states, and the codes made so far (`lowbit.quantization.quantize_model`).
 """
 
-from study.config import Study
+from study.config.methods import Method
+from study.config.study import Study
 from study.estimates.disk import weights_bytes
 from study.estimates.engine_memory import FLOAT32, block_parameters
 from study.estimates.shapes import ModelShape
-from study.methods import Method
 
 CALIBRATION_BATCH = 4
 """Sequences that are run at once: `lowbit.quantization.quantize_model`."""

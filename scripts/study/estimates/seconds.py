@@ -1,16 +1,16 @@
 """How long jobs run: what is computed, over a rate.
 
-Rates of a CPU are measured on the embedded model, rule by rule, by `fit_estimates.py`. Those of a
+Rates of a CPU are measured on the embedded model, rule by rule, by `fit.py`. Those of a
 GPU are assumptions, and the plan says so.
 """
 
 from dataclasses import dataclass
 
 from lowbit.engine.sizes import STREAM_SHARD
-from study.config import Study
+from study.config.methods import Method
+from study.config.study import Study
 from study.estimates.shapes import ModelShape
 from study.estimates.walks import Job, Walk
-from study.methods import Method
 
 READ_RATE = 1e9
 """Bytes per second that weights are read with in stream mode. Assumed: a network disk of a cluster,

@@ -15,7 +15,7 @@ from lowbit.experiments.perturbation_conditions import (
     list_sensitivities,
 )
 from lowbit.experiments.simulation_settings import TRANSFORMS, UNQUANTIZED, list_simulations
-from study.config import Study
+from study.config.study import Study
 from study.estimates.shapes import ModelShape
 
 EDITS_AT_ONCE = 16

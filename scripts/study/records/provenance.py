@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from lowbit.files import read_json, sha256, write_json
-from study.config import Study
+from study.config.study import Study
 from study.paths import Fingerprints, Paths, pattern
 from study.records.machine import Code, Machine, Part, without_home
 

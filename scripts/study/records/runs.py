@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowbit.files import read_json, write_json
-from study.config import Study
+from study.config.study import Study
 from study.paths import Paths
 from study.records.locks import write_lock
 from study.records.machine import describe_code, describe_machine

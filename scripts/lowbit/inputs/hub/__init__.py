@@ -7,7 +7,7 @@ which is imported only where the hub is asked.
 from lowbit.inputs.hub.address import DATASET, MODEL, Address, parse
 from lowbit.inputs.hub.downloads import download
 from lowbit.inputs.hub.listings import FOLDER, File, Listing, listing, matching
-from lowbit.inputs.hub.problems import NotThere
+from lowbit.inputs.hub.problems import NotThere, Unreachable
 
 __all__ = [
     "DATASET",
@@ -17,6 +17,7 @@ __all__ = [
     "File",
     "Listing",
     "NotThere",
+    "Unreachable",
     "download",
     "listing",
     "matching",

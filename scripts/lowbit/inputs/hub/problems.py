@@ -22,7 +22,11 @@ Result = TypeVar("Result")
 
 
 class NotThere(InputError):
-    """A repository, revision or file is gone or cannot be reached; a copy elsewhere would do."""
+    """A repository, revision or file is gone, or the hub has trouble; a copy elsewhere would do."""
+
+
+class Unreachable(InputError):
+    """There is no way to the hub: whatever else is there cannot be had either."""
 
 
 def retried(call: Callable[[], Result], rate_limits: bool = True) -> Result:
@@ -69,10 +73,11 @@ def explained(address: Address) -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    kind: type[InputError] = NotThere
+    kind: type[InputError] = InputError
     try:
         yield
     except OfflineModeIsEnabled:
+        kind = NotThere
         told = (
             f"is not whole in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to "
             "ask the hub; unset HF_HUB_OFFLINE, or fill that cache where there is a network"
@@ -81,13 +86,13 @@ def explained(address: Address) -> Iterator[None]:
         told = _refusal(error, address)
         kind = NotThere if _is_gone(error) else InputError
     except (TransportError, ConnectionError) as error:
+        kind = Unreachable
         told = (
             f"cannot be reached at {constants.ENDPOINT} ({type(error).__name__}); check the "
             f"network and its proxy, then {SAME_COMMAND}. Without a network, fill the cache "
             f"{constants.HF_HUB_CACHE} elsewhere and set HF_HUB_OFFLINE=1"
         )
     except json.JSONDecodeError:
-        kind = InputError
         told = (
             f"was asked for at {constants.ENDPOINT}, which did not answer as a hub does; check "
             "HF_ENDPOINT, and whether the network wants a login first"

@@ -1,7 +1,7 @@
 """The sections of a study's config: their keys, types and what they may say by themselves.
 
-What sections must have in common is checked in `study.config`; the methods' keys are in
-`study.methods`.
+What sections must have in common is checked in `study.config.study`; the methods' keys are in
+`study.config.methods`.
 """
 
 import re
@@ -28,7 +28,7 @@ from lowbit.experiments.simulation_settings import (
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
 from lowbit.inputs.sources import Source
-from study.task_files import HARNESS_TASKS, TASK_FILES, TaskFile, task_file
+from study.config.task_files import HARNESS_TASKS, TASK_FILES, TaskFile, task_file
 
 DEMO_MODEL = Path("resources/demo/model")
 """Directory of the embedded model, relative to the repository root."""
@@ -40,7 +40,7 @@ DEMO_LAST_WORD = Path("resources/demo/last_word.parquet")
 """File of the embedded last-word task, relative to the repository root."""
 
 NAMED_SOURCE = Source("named:<entry of config/sources.yaml>", lambda *_: None, local=False)
-"""Stands for one of the others, as `study.archive` finds it."""
+"""Stands for one of the others, as `study.config.archive` finds it."""
 DOCUMENT_SOURCES = document_sources.SOURCES | {"named": NAMED_SOURCE}
 TEXT_SOURCES = {kind: source for kind, source in DOCUMENT_SOURCES.items() if kind != "qerror"}
 """What `source` may be of documents, and of other texts."""

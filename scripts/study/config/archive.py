@@ -16,9 +16,9 @@ from lowbit.errors import InputError
 from lowbit.files import read_json, write_json
 from lowbit.inputs import documents, hub
 from lowbit.inputs.sources import find_source
-from study.messages import explain, line_of
-from study.sections import section_settings
-from study.yaml_file import read_mapping
+from study.config.messages import explain, line_of
+from study.config.sections import section_settings
+from study.config.yaml_file import read_mapping
 
 ARCHIVE = Path("config/sources.yaml")
 HELD = hub.FOLDER / "sources.json"
@@ -121,15 +121,21 @@ def locate(source: str, demo: Path) -> Found:
 
 
 def _first_there(source: str, copies: list[Copy], demo: Path) -> Found:
-    """The first copy that is there."""
-    gone = {}
+    """The first copy that is there; where the hub cannot be reached, none of its copies is."""
+    gone: dict[str, str] = {}
+    no_way: hub.Unreachable | None = None
     for copy in copies:
+        if no_way and copy.source.startswith("hub:"):
+            continue
         try:
             documents.outline_documents(copy.source, demo)
-        except hub.NotThere as error:
+        except (hub.NotThere, hub.Unreachable) as error:
             gone[copy.source] = str(error)
+            no_way = error if isinstance(error, hub.Unreachable) else no_way
         else:
             return Found(copy.source, copy.sha256, gone)
+    if no_way:
+        raise no_way
     listed = "; ".join(gone.values())
     raise InputError(f"{source}: no copy that {ARCHIVE} names is there: {listed}")
 

@@ -18,7 +18,7 @@ TASK_FILES = {"popqa": Path("resources/tasks/popqa.yaml")}
 """Tasks that are defined here, relative to the repository root."""
 HARNESS_TASKS = ("mmlu",)
 """Tasks that are taken from the harness as they are."""
-SCRIPTS = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Fit the measured numbers of the plan to studies that are finished in this folder.
 
-`python scripts/study/fit_estimates.py --studies config.yaml ... [--write]` prints, rule by rule,
+`python scripts/study/estimates/fit.py --studies config.yaml ... [--write]` prints, rule by rule,
 what jobs took beside what the plan says; with --write the numbers in
 scripts/study/estimates/measured.json are fitted to them anew. Seconds mean something only where the
 studies ran with nothing beside them; --only-memory leaves them as they were.
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Python put only this folder there
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # Python put only this folder there
 
 from tabulate import tabulate
 

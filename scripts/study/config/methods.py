@@ -23,7 +23,7 @@ from pydantic import (
 from lowbit.errors import InputError
 from lowbit.inputs.hub import Listing
 from lowbit.quantization.published.description import describe_checkpoint, outline_checkpoint
-from study.sections import section_settings
+from study.config.sections import section_settings
 
 BITSANDBYTES_BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 

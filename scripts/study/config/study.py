@@ -6,7 +6,7 @@ differs. `models`, `methods` and the sections of texts of a study file replace t
 for the default's optional stages, which a study file must ask for itself.
 
 The JSON schema in `config/schema.json` is generated from the classes here, in
-`study.sections` and in `study.methods`, by `scripts/study/schema.py`.
+`study.config.sections` and in `study.config.methods`, by `scripts/study/schema.py`.
 """
 
 import math
@@ -29,12 +29,12 @@ from lowbit.downstream.buckets import MINIMUM_ITEMS
 from lowbit.errors import InputError
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
-from lowbit.inputs.hub import Listing
+from lowbit.inputs.hub import Listing, Unreachable
 from lowbit.names import FULL
-from study import archive
-from study.messages import Key, explain, line_of
-from study.methods import AnyMethod, Method
-from study.sections import (
+from study.config import archive
+from study.config.messages import Key, explain, line_of
+from study.config.methods import AnyMethod, Method
+from study.config.sections import (
     DEMO_CALIBRATION,
     DEMO_DOCUMENTS,
     DEMO_MODEL,
@@ -54,7 +54,7 @@ from study.sections import (
     Texts,
     section_settings,
 )
-from study.yaml_file import read_mapping
+from study.config.yaml_file import read_mapping
 
 REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
 NOT_INHERITED = ("perturbation", "simulation")
@@ -402,6 +402,8 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             document_sources.outline_documents(archive.locate(settings.source, demo).source, demo)
         except InputError as error:
             yield (*key, "source"), f"cannot be used: {error}"
+            if isinstance(error, Unreachable):  # nor can the others be asked for
+                return
     yield from _check_ids(study.documents)
     yield from _check_task_files(study)
     for name in study.models:
@@ -413,6 +415,8 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             linears = model_sources.block_linears(outline)
         except InputError as error:
             yield ("models", name, "source"), f"cannot be used: {error}"
+            if isinstance(error, Unreachable):
+                return
             continue
         context = model_sources.context_length(config)
         lengths = {("documents",): study.documents.length} | {
