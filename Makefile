@@ -118,8 +118,8 @@ environments: .venv  ## make the environments of all rules without running anyth
 	@$(RUN_ALL) --conda-create-envs-only
 	@$(RUN_OTHER) rules/bench.smk find_lm_eval --conda-create-envs-only
 
-clean:  ## remove all results, keeping environments
-	@find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} + ; rm -rf .snakemake report.html
+clean:  ## remove all results, keeping environments and what branches of the hub were resolved to
+	@find results -mindepth 1 -maxdepth 1 ! -name README.md ! -name hub -exec rm -rf {} + ; rm -rf .snakemake report.html
 
 .venv:
 	$(call environment,workflow)

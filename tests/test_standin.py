@@ -1,5 +1,6 @@
 """The stand-in for conda, and when it is used."""
 
+import ast
 import json
 import os
 import subprocess
@@ -99,6 +100,18 @@ def test_it_names_what_it_cannot_serve(
     assert problem in done.stderr
     assert "conda" in done.stderr
     assert not (tmp_path / "made").exists()
+
+
+def test_an_old_python_can_run_it_to_find_the_right_one() -> None:
+    """`python3` is 3.6 on some clusters; the annotations of later versions are in quotes."""
+    parsed = ast.parse(STANDIN.read_text(encoding="utf-8"), feature_version=(3, 6))
+    functions = [node for node in ast.walk(parsed) if isinstance(node, ast.FunctionDef)]
+    hints = [hint for each in functions for hint in (each.returns, *_hints(each)) if hint]
+    assert not [hint for hint in hints if isinstance(hint, ast.Subscript)]
+
+
+def _hints(function: ast.FunctionDef) -> list[ast.expr | None]:
+    return [argument.annotation for argument in function.args.args]
 
 
 def test_it_refuses_what_it_does_not_know() -> None:

@@ -48,7 +48,7 @@ class Fault:
     """Change the last byte of the content."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """A request that was made."""
 
@@ -57,6 +57,8 @@ class Request:
     range: str | None
     """The part that was asked for: `bytes=100-`."""
     has_token: bool
+    status: int = 0
+    """Of the answer; 0 before it is there."""
 
     @property
     def is_for_a_piece(self) -> bool:
@@ -105,9 +107,11 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, wanted, bool(token))
         fault = self.server.record(request, token)
         if fault and fault.status:
+            request.status = fault.status
             self._answer(fault.status, fault.headers, b"")
             return
         status, headers, content = self._pass_on()
+        request.status = status
         if fault and fault.corrupt:
             content = content[:-1] + bytes([content[-1] ^ 1])
         if wanted and status == 200:

@@ -15,6 +15,7 @@ from faulty_proxy import Fault, FaultyProxy, proxy_of
 
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / ".envs/test_hub/bin/python"
+REDIRECTS = (301, 302, 303, 307, 308)
 STARTING = 60.0
 """Seconds that the server is given to start; it takes about three."""
 IN_LARGE_STORAGE = (".safetensors", ".parquet", ".bin")
@@ -83,6 +84,14 @@ class Hub:
     def asked(self, part: str = "") -> list[str]:
         """Paths that were asked for and contain this text, in order."""
         return [request.path for request in self.proxy.requests if part in request.path]
+
+    def answered(self, part: str) -> list[str]:
+        """The same without those that the server only sent on.
+
+        olah sends `/tree/<commit>` on to the same with a slash at its end.
+        """
+        found = [each for each in self.proxy.requests if each.status not in REDIRECTS]
+        return [each.path for each in found if part in each.path]
 
 
 def _store(path: Path, copy: Path, place: Path) -> None:

@@ -225,14 +225,15 @@ def test_a_mirror_takes_the_place_of_what_is_gone_and_is_recorded(
 def test_no_mirror_takes_the_place_of_what_is_refused(
     hub: Hub, web: str, project: Path, status: int
 ) -> None:
-    named(project, primary={"source": f"hub:owner/web@{web}/{SHARD}"}, mirrors=[])
-    hub.fail("owner/web", status)
+    """Gated (401), forbidden or too often asked for; the mirror would answer."""
+    named(project, primary={"source": f"hub:owner/refused@main/{SHARD}"})
+    hub.fail("owner/refused", status, **({"X_Error_Code": "GatedRepo"} if status == 401 else {}))
     told = refused(hub, project, study("named:web"))
-    assert "documents.source cannot be used: hub:owner/web@" in told
+    assert "documents.source cannot be used: hub:owner/refused@" in told
     assert not (project / "results/hub/sources.json").exists()
 
 
-def test_without_a_network_every_copy_is_told(hub: Hub, web: str, project: Path) -> None:
+def test_where_no_copy_answers_each_is_told(hub: Hub, web: str, project: Path) -> None:
     named(project)
     hub.fail("web", 503)
     told = refused(hub, project, study("named:web"))
