@@ -4,6 +4,11 @@ Files of the repository (scripts, claims, captions) are no `input:`: their conte
 among the parameters, so a touched file or a fresh clone reruns nothing and a changed one reruns
 exactly the stages that use it. Snakemake compares parameter values without their names; they are
 therefore written as whole options (`--seed 0`), which cannot be taken for one another.
+
+What studies share has a key over its content, and a source is only a name of it: two studies may
+name the same model differently, `demo` and `path:resources/demo/model`. Names must not be compared,
+or everything would run again whenever the other study does; see `not_compared`. A shared record
+holds the name that the study had which made it.
 """
 
 import json
@@ -12,7 +17,7 @@ import re
 import shlex
 
 from lowbit.errors import InputError
-from lowbit.files import sha256
+from lowbit.files import link_directory, sha256
 from lowbit.inputs.documents import pinned as pinned_documents
 from lowbit.inputs.models import pinned
 from lowbit.names import FULL
@@ -100,6 +105,25 @@ def as_json(value):
     return json.dumps(value, separators=(",", ":"))
 
 
+def not_compared(name):
+    """Parameter of a shared file's rule that Snakemake does not compare.
+
+    It leaves out the functions that take `output`, as derived from what is compared anyway.
+    """
+    return lambda wildcards, output: name(wildcards)
+
+
+def link_models():
+    """Let `files` of each model that was fetched lead to where this study has the model.
+
+    Another study may have fetched the same content from a folder that has changed since, or is gone.
+    """
+    for name, place in OUTLINES.items():
+        record = Path(PATHS.shared("model", model=name))
+        if record.exists() and isinstance(place, Path):
+            link_directory(record.parent / "files", place)
+
+
 METHODS = as_json({name: method.described() for name, method in STUDY.methods.items()})
 
 
@@ -156,12 +180,6 @@ DOCUMENT_SETS = {
 embedded file. Where sections share a table, the last here has it."""
 
 
-def document_source(keyed):
-    """Where a table of documents is from, on the hub with the commit."""
-    _, settings, demo = DOCUMENT_SETS[keyed]
-    return pinned_documents(locate(settings.source, demo).source, demo)
-
-
 def reading_model(keyed):
     """The model whose tokenizer reads a table of documents; none where these are texts."""
     is_released = keyed == PATHS.documents and STUDY.documents.released
@@ -169,24 +187,37 @@ def reading_model(keyed):
 
 
 def document_options(keyed):
-    """Options for how a document source is read: its columns, which documents, empty ones."""
-    key, settings, demo = DOCUMENT_SETS[keyed]
-    found, drawn = locate(settings.source, demo), settings.candidates is not None
-    named = settings.source != found.source
+    """Options for which documents of a source are read, and how: its columns, empty ones."""
+    _, settings, _ = DOCUMENT_SETS[keyed]
     options = {
-        "--key": key,
         "--text-column": settings.text_column,
         "--id-column": settings.id_column,
         "--minimum": as_json(settings.minimum) if settings.minimum else None,
         "--candidates": settings.candidates,
-        "--seed": str(STUDY.seed) if drawn else None,
+        "--seed": str(STUDY.seed) if settings.candidates is not None else None,
+    }
+    return as_options(options) + (" --keep-empty" if settings.keep_empty else "")
+
+
+def document_names(keyed):
+    """Options for where content of this key is: its source, on the hub with the commit, and files."""
+    key, settings, demo = DOCUMENT_SETS[keyed]
+    found = locate(settings.source, demo)
+    named = settings.source != found.source
+    options = {
+        "--source": pinned_documents(found.source, demo),
+        "--demo": demo,
+        "--key": key,
         "--ids": settings.ids_file(),
         "--sha256": found.sha256,
         "--named": as_json({"source": settings.source, "gone": found.passed_over}) if named else None,
     }
-    keep_empty = ["--keep-empty"] if settings.keep_empty else []
-    given = [f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value]
-    return " ".join([*given, *keep_empty])
+    return as_options(options)
+
+
+def as_options(options):
+    """Options as the shell reads them, without those that have no value."""
+    return " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options.items() if value)
 
 
 def quantizer_call(method):
@@ -261,13 +292,18 @@ def of_method(kind):
 
 
 def task_options(keyed):
-    """Options that say what a downstream task asks."""
+    """Options that say how a downstream task is asked."""
     name = PATHS.plain_name(keyed)
     benchmark = STUDY.downstream[name]
-    file = benchmark.task_file()
     limit = f"--limit {benchmark.limit}" if benchmark.limit else ""
-    task = benchmark.task if file is None else file.path
-    return f"--name {name} --task {shlex.quote(str(task))} --shots {benchmark.shots} {limit}"
+    return f"--name {name} --shots {benchmark.shots} {limit}"
+
+
+def task_name(keyed):
+    """Option for where a downstream task of this key is."""
+    benchmark = STUDY.downstream[PATHS.plain_name(keyed)]
+    file = benchmark.task_file()
+    return as_options({"--task": benchmark.task if file is None else file.path})
 
 
 def task_code(keyed):

@@ -15,8 +15,7 @@ rule fetch_documents:
         **needs("fetch_documents"),
     params:
         code=code("fetch_documents.py", "core"),
-        source=lambda w: document_source(w.documents),
-        demo=lambda w: DOCUMENT_SETS[w.documents][2],
+        names=not_compared(lambda w: document_names(w.documents)),
         reading=lambda w: document_options(w.documents),
         model=lambda w, input: f"--model {input.model}" if input.model else "",
     conda:
@@ -24,5 +23,5 @@ rule fetch_documents:
     message:
         "Read the documents {wildcards.documents}"
     shell:
-        "python scripts/fetch_documents.py --source {params.source:q} --demo {params.demo} "
-        "{params.reading} {params.model} --output {output.documents} --record {output.record} 2>&1 | tee {log}"
+        "python scripts/fetch_documents.py {params.names} {params.reading} {params.model} "
+        "--output {output.documents} --record {output.record} 2>&1 | tee {log}"

@@ -38,6 +38,7 @@ rule answer:
     params:
         code=lambda w: task_code(w.downstream),
         task=lambda w: task_options(w.downstream),
+        name=not_compared(lambda w: task_name(w.downstream)),
         method=lambda w, input: f"--method {PATHS.plain_name(w.scores)}"
         + (f" --record {input.record}" if input.record else ""),
         settings=as_json(STUDY.engine.model_dump(exclude={"mode"})),
@@ -48,7 +49,7 @@ rule answer:
         "Let {wildcards.model} ({wildcards.scores}) answer {wildcards.downstream}"
     shell:
         "python scripts/downstream.py --model {input.model} --probe {input.probe} {params.method} "
-        "{params.task} --settings {params.settings:q} {params.seed} --items {output.answers} "
+        "{params.name} {params.task} --settings {params.settings:q} {params.seed} --items {output.answers} "
         "--output {output.record} 2>&1 | tee {log}"
 
 

@@ -12,7 +12,7 @@ rule fetch_model:
         **needs("fetch_model"),
     params:
         code=code("fetch_model.py", "core"),
-        source=lambda w: pinned(STUDY.models[PATHS.plain_name(w.model)].source),
+        source=not_compared(lambda w: pinned(STUDY.models[PATHS.plain_name(w.model)].source)),
         demo=DEMO_MODEL,
     conda:
         environment("core")

@@ -13,7 +13,9 @@ if PUBLISHED:
             **needs("fetch_checkpoint"),
         params:
             code=code("fetch_checkpoint.py", "core"),
-            source=lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized),
+            source=not_compared(
+                lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized)
+            ),
         conda:
             environment("core")
         message:
@@ -46,7 +48,9 @@ if PUBLISHED:
             **needs("read_checkpoint"),
         params:
             code=code("read_checkpoint.py", "core"),
-            source=lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized),
+            source=not_compared(
+                lambda w: pinned(STUDY.methods[PATHS.plain_name(w.method)].quantized)
+            ),
             threads=f"--threads {THREADS}",
             device=f"--device {STUDY.engine.device}",
         conda:

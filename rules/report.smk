@@ -104,6 +104,7 @@ rule write_config:
 
 onstart:
     begin_run(workflow, STUDY)
+    link_models()
 
 
 onsuccess:

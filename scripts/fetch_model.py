@@ -1,11 +1,10 @@
 """Find or fetch a model, check every file of it, and record what it is."""
 
 import argparse
-import os
 from pathlib import Path
 
 from lowbit.errors import run
-from lowbit.files import write_json
+from lowbit.files import link_directory, write_json
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -20,18 +19,6 @@ def parse_arguments() -> argparse.Namespace:
         help="model.json; `files` beside it links to the model",
     )
     return parser.parse_args()
-
-
-def link_directory(link: Path, directory: Path) -> None:
-    """Point `link` at the directory: relative where it was given so, or the project cannot move."""
-    link.parent.mkdir(parents=True, exist_ok=True)
-    target = directory
-    if not directory.is_absolute():  # real paths: results/ may itself be a link to another disk
-        target = Path(os.path.relpath(directory.resolve(), link.parent.resolve()))
-    partial = link.with_name(f"{link.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target, target_is_directory=True)
-    os.replace(partial, link)
 
 
 def main() -> None:

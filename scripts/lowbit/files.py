@@ -42,6 +42,18 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def link_directory(link: Path, directory: Path) -> None:
+    """Point `link` at the directory: relative where it was given so, or the project cannot move."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    target = directory
+    if not directory.is_absolute():  # real paths: results/ may itself be a link to another disk
+        target = Path(os.path.relpath(directory.resolve(), link.parent.resolve()))
+    partial = link.with_name(f"{link.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target, target_is_directory=True)
+    os.replace(partial, link)
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -95,3 +96,15 @@ def test_perturbations_are_added_to_a_finished_study(done: Copy) -> None:
         assert (results / table).stat().st_size > 0
     assert (results / "figures/transforms.svg").stat().st_size > 0
     assert "What kind of perturbation hurts?" in (results.parent / "summary.md").read_text()
+
+
+def test_other_names_of_the_same_content_make_nothing_anew(done: Copy) -> None:
+    model = shutil.copytree(done.folder / "resources/demo/model", done.folder / "elsewhere")
+    study = "tests/e2e/config/renamed.yaml"
+    planned = done.plan(study)
+    assert "write_config" in planned
+    assert not {*SHARED, "score", "compute_errors", "patch"} & planned.keys()
+    done.study(study, "--until write_config")
+    (record,) = done.folder.glob("results/models/demo-*/model.json")
+    assert (record.parent / "files").resolve() == model
+    assert not {*SHARED, "score"} & done.plan().keys()
