@@ -2,17 +2,20 @@
 
 Nothing here reruns anything: Snakemake does not compare resources. On one machine they limit
 nothing either (memory is only counted where `--resources mem_mb=...` says how much there is), but
-for GPUs: jobs that use one run one after the other. Clusters are asked for all of it.
+for GPUs: jobs that use one run one after the other. Clusters are asked for all of it, but for no
+more time than their partitions give.
 """
 
 import atexit
 import os
+from functools import cache
+from math import inf
 
 from lowbit.files import write_json
 from lowbit.inputs.documents import outline_documents
 from study.config.archive import locate
 from study.estimates.jobs import Estimates, gpu_is_here, runs_on_device
-from study.estimates.requests import REQUESTS, request
+from study.estimates.requests import REQUESTS, longest_runtime, request
 from study.estimates.shapes import download_bytes, shape_of
 from study.estimates.texts import text_source
 
@@ -49,11 +52,27 @@ def need_of(rule, wildcards):
     return ESTIMATES.need(rule, dict(wildcards.items()), outputs, on_gpu())
 
 
+@cache
+def longest(uses_gpu):
+    """Minutes that a job may ask for at most, in the partitions that the profile names."""
+    file = getattr(workflow.executor_settings, "partition_config", None)
+    if file is None:
+        return inf
+    from snakemake_executor_plugin_slurm.partitions import read_partition_file
+
+    limits = [partition.limits for partition in read_partition_file(file)]
+    return longest_runtime([(each.max_runtime, each.max_gpu) for each in limits], uses_gpu)
+
+
 def needs(rule):
     """Resources of a rule: what its jobs are expected to take and a margin, more at each attempt."""
 
     def ask(kind):
-        return lambda wildcards, attempt: request(need_of(rule, wildcards), attempt)[kind]
+        def asked(wildcards, attempt):
+            need = need_of(rule, wildcards)
+            return request(need, attempt, longest(need.uses_gpu))[kind]
+
+        return asked
 
     gpu = ("gpu",) if runs_on_device(rule) else ()
     return {kind: ask(kind) for kind in (*REQUESTS, *gpu)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from study.estimates import disk, engine_memory, quantizer_memory, seconds, walk
 from study.estimates.jobs import Estimates
 from study.estimates.measured import read_measured
 from study.estimates.need import Need
-from study.estimates.requests import request
+from study.estimates.requests import longest_runtime, request
 from study.estimates.shapes import ModelShape, model_shape, shape_of
 from study.estimates.table import in_words, plan_text
 from study.paths import paths_of
@@ -320,6 +321,19 @@ def test_each_attempt_asks_for_more() -> None:
     assert (second["mem_mb"], third["mem_mb"]) == (15_450, 20_600)
     assert second["runtime"] == 380
     assert request(replace(need, gpu_memory=1.0), 1)["gpu"] == 1
+
+
+def test_no_job_asks_for_more_time_than_its_partitions_give() -> None:
+    partitions = [(60, 0), (2880, 0), (1440, 8)]
+    assert longest_runtime(partitions, uses_gpu=False) == 2880
+    assert longest_runtime(partitions, uses_gpu=True) == 1440
+    assert longest_runtime([(1440, 8)], uses_gpu=False) == 1440  # they have nowhere else to go
+    assert longest_runtime([(60, 0), (inf, 0)], uses_gpu=False) == inf
+    assert longest_runtime([], uses_gpu=True) == inf
+    need = Need(memory=8e9, seconds=12 * 3600, disk=0)
+    asked = [request(need, attempt, 2880)["runtime"] for attempt in (1, 2, 3)]
+    assert asked == [2170, 2880, 2880]
+    assert isinstance(request(need, 2, 2880.0)["runtime"], int)
 
 
 NEVER_MEASURED = {
