@@ -482,6 +482,10 @@ MISTAKES = {
         "engine: {dtype: bfloat16}\nperturbation: {reference: rtn3}",
         ["perturbation needs engine.dtype: float32; bfloat16 rounds small noise away"],
     ),
+    "simulated errors that bfloat16 rounds away": (
+        "engine: {dtype: bfloat16}\nperturbation: null\nsimulation: {settings: [W8A8]}",
+        ["simulation needs engine.dtype: float32; bfloat16 rounds small noise away"],
+    ),
     "bits of no number": (
         "simulation: {settings: [W4A16, W16A16]}",
         ["is 'W16A16'; write bits of weights and activations, such as W4A16 or W8A8"],

@@ -75,9 +75,19 @@ def _check_study_name(name: str) -> str:
     return name
 
 
-def _check_documents(wanted: int, n: int) -> None:
-    if wanted > n:
-        raise ValueError(f"documents is {wanted}, but the study has {n}; write {n} or fewer")
+def _check_perturbing(stage: Perturbation | Simulation | None, info: ValidationInfo) -> None:
+    """Check an optional stage that adds small noise against what the study has."""
+    documents, engine = info.data.get("documents"), info.data.get("engine")
+    if stage and documents and stage.documents > documents.n:
+        n = documents.n
+        raise ValueError(
+            f"documents is {stage.documents}, but the study has {n}; write {n} or fewer"
+        )
+    if stage and engine and engine.dtype != "float32":
+        raise ValueError(
+            f"needs engine.dtype: float32; {engine.dtype} rounds small noise away, so that it is "
+            "not the noise that is meant"
+        )
 
 
 class Study(BaseModel):
@@ -235,30 +245,21 @@ class Study(BaseModel):
     def _reference_exists(
         cls, perturbation: Perturbation | None, info: ValidationInfo
     ) -> Perturbation | None:
-        methods, documents = info.data.get("methods"), info.data.get("documents")
+        methods = info.data.get("methods")
         if perturbation and methods and perturbation.reference not in methods:
             raise ValueError(
                 f"reference is {perturbation.reference!r}, which is no method of this study; "
                 f"write one of {', '.join(methods)}"
             )
-        if perturbation and documents:
-            _check_documents(perturbation.documents, documents.n)
-        engine = info.data.get("engine")
-        if perturbation and engine and engine.dtype != "float32":
-            raise ValueError(
-                f"needs engine.dtype: float32; {engine.dtype} rounds small noise away, so that its "
-                "norm is not the one that is meant"
-            )
+        _check_perturbing(perturbation, info)
         return perturbation
 
     @field_validator("simulation")
     @classmethod
-    def _documents_are_enough(
+    def _can_be_simulated(
         cls, simulation: Simulation | None, info: ValidationInfo
     ) -> Simulation | None:
-        documents = info.data.get("documents")
-        if simulation and documents:
-            _check_documents(simulation.documents, documents.n)
+        _check_perturbing(simulation, info)
         return simulation
 
     @field_validator("downstream")
