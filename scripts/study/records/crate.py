@@ -86,13 +86,13 @@ def read_record(path: Path, study: Path) -> dict[str, Any]:
         InputError: the study is not finished, or a result is not what it was.
     """
     again = f"run `make study STUDY={study}`"
+    anew = f"{again}; if it says that nothing is to be done, with ARGS='--forcerun write_config'"
     if not path.exists():
-        raise InputError(
-            f"there is no {path}: {again}, with ARGS='--forcerun write_config' if done"
-        )
+        raise InputError(f"there is no {path}: {anew}")
     record = read_json(path)
     if not record.get("complete"):
-        raise InputError(f"{path} says that the study is not finished: {again}")
+        # So says a run of a part of the study, too, which may have left nothing to be done.
+        raise InputError(f"{path} says that the study is not finished: {anew}")
     for file, result in record["results"].items():
         if is_packed(file, record) and sha256(file) != result["sha256"]:
             raise InputError(f"{file} is not the file that the study made: remove it and {again}")
