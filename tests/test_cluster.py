@@ -44,13 +44,13 @@ def command(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def profile(folder: Path, partitions: dict) -> Path:
+def profile(folder: Path, partitions: dict | None) -> Path:
     """A profile with these partitions."""
     (folder / "partitions.yaml").write_text(yaml.safe_dump({"partitions": partitions}))
     return folder
 
 
-def refusal(folder: Path, partitions: dict, gpu: bool = True) -> str:
+def refusal(folder: Path, partitions: dict | None, gpu: bool = True) -> str:
     """Why the stand-in cluster does not do."""
     with pytest.raises(InputError) as error:
         check_cluster(profile(folder, partitions), gpu)
@@ -68,24 +68,33 @@ def test_partitions_that_are_there_are_accepted(commands: Path, tmp_path: Path) 
 
 
 def test_a_study_without_gpu_needs_no_partition_with_gpus(commands: Path, tmp_path: Path) -> None:
-    check_cluster(profile(tmp_path, {"cpu": None, "gpus": {"max_gpu": 1}}), gpu=False)
+    check_cluster(profile(tmp_path, {"cpu": {}, "gpus": {"max_gpu": 1}}), gpu=False)
 
 
 def test_each_thing_that_is_not_there_is_named(commands: Path, tmp_path: Path) -> None:
-    said = refusal(tmp_path, {"cp": None, "long": {"max_gpu": 1}})
+    said = refusal(tmp_path, {"cp": {}, "long": {"max_gpu": 1}})
     assert f"{tmp_path}/partitions.yaml" in said
     assert "partition cp does not exist; the cluster has cpu, long, gpu, old" in said
     assert "partition long has no GPUs. Partitions with GPUs: gpu, old" in said
     assert "engine: {device: cpu}" in said
     assert "no v100" in refusal(tmp_path, {"gpu": {"max_gpu": 1, "available_gpu_models": ["v100"]}})
-    assert "no partition has `max_gpu`" in refusal(tmp_path, {"cpu": None})
+    assert "no partition has `max_gpu`" in refusal(tmp_path, {"cpu": {}})
+
+
+def test_what_the_plugin_would_fail_with_is_told(commands: Path, tmp_path: Path) -> None:
+    assert "partition cpu is None" in (said := refusal(tmp_path, {"cpu": None}))
+    assert "`cpu: {max_runtime: 2880}`, or `cpu: {}`" in said
+    assert "names no partitions. Write `partitions:`" in refusal(tmp_path, None)
+    (tmp_path / "partitions.yaml").write_text("# none yet\n")
+    with pytest.raises(InputError, match="names no partitions"):
+        check_cluster(tmp_path, gpu=False)
 
 
 def test_a_machine_without_slurm_is_told_so(
     commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = refusal(tmp_path, {"cpu": None})
+    said = refusal(tmp_path, {"cpu": {}})
     assert "no SLURM (`sbatch` was not found)" in said
     assert "without PROFILE" in said
 
@@ -94,7 +103,7 @@ def test_a_cluster_that_does_not_answer_is_not_taken_for_one_without_partitions(
     commands: Path, tmp_path: Path
 ) -> None:
     command(commands, "sinfo", "echo 'Unable to contact slurm controller' >&2; exit 1")
-    assert "Unable to contact slurm controller" in refusal(tmp_path, {"cpu": None})
+    assert "Unable to contact slurm controller" in refusal(tmp_path, {"cpu": {}})
 
 
 def test_only_jobs_of_killed_runs_of_this_folder_are_cancelled(

@@ -83,7 +83,7 @@ def check_cluster(profile: Path, gpu: bool) -> None:
         gpu: whether the study may ask for GPUs; if not, partitions for these need not be there.
 
     Raises:
-        InputError: no SLURM here, no answer, a partition or GPU that is not there.
+        InputError: no SLURM here, no answer, no partitions, a partition or GPU that is not there.
     """
     if shutil.which("sbatch") is None:
         raise InputError(
@@ -93,10 +93,31 @@ def check_cluster(profile: Path, gpu: bool) -> None:
     file = profile / "partitions.yaml"
     if not file.exists():
         return
-    asked = yaml.safe_load(file.read_text(encoding="utf-8"))["partitions"]
-    problems = [*_problems(asked, offered_gpus(), gpu)]
+    problems = [*_problems(read_partitions(file), offered_gpus(), gpu)]
     if problems:
         raise InputError("\n  ".join([f"{file} does not fit this cluster:", *problems]))
+
+
+def read_partitions(file: Path) -> dict[str, dict[str, Any]]:
+    """Partition -> its limits, as `partitions.yaml` of a profile has them.
+
+    Raises:
+        InputError: Snakemake's plugin would fail with it; says what to write.
+    """
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    asked = content.get("partitions") if isinstance(content, dict) else None
+    if not isinstance(asked, dict):
+        raise InputError(
+            f"{file} names no partitions. Write `partitions:` and below it each one that jobs may "
+            "go to with its limits, such as `cpu: {max_runtime: 2880}`"
+        )
+    for name, limits in asked.items():
+        if not isinstance(limits, dict):
+            raise InputError(
+                f"{file}: partition {name} is {limits!r}, not a mapping of limits; write "
+                f"`{name}: {{max_runtime: 2880}}`, or `{name}: {{}}` where it has none"
+            )
+    return asked
 
 
 def offered_gpus() -> dict[str, set[str]]:
@@ -111,7 +132,7 @@ def offered_gpus() -> dict[str, set[str]]:
 
 
 def _problems(
-    asked: Mapping[str, Mapping[str, Any] | None], offered: Mapping[str, set[str]], gpu: bool
+    asked: Mapping[str, Mapping[str, Any]], offered: Mapping[str, set[str]], gpu: bool
 ) -> Iterator[str]:
     """What does not fit, one sentence each that says what to write."""
     with_gpus = ", ".join(name for name, kinds in offered.items() if kinds) or "none"
@@ -120,7 +141,7 @@ def _problems(
         "the study."
     )
     for name, limits in asked.items():
-        needs_gpu = bool((limits or {}).get("max_gpu"))
+        needs_gpu = bool(limits.get("max_gpu"))
         if needs_gpu and not gpu:
             continue
         if name not in offered:
@@ -130,9 +151,9 @@ def _problems(
             )
         elif needs_gpu and not offered[name]:
             yield f"partition {name} has no GPUs. {elsewhere}"
-        elif missing := {*(limits or {}).get("available_gpu_models", [])} - offered[name]:
+        elif missing := {*(limits.get("available_gpu_models") or [])} - offered[name]:
             yield f"partition {name} has no {', '.join(missing)}, but {', '.join(offered[name])}."
-    if gpu and not any((limits or {}).get("max_gpu") for limits in asked.values()):
+    if gpu and not any(limits.get("max_gpu") for limits in asked.values()):
         yield f"the study may ask for a GPU, and no partition has `max_gpu`. {elsewhere}"
 
 
