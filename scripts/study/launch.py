@@ -6,8 +6,10 @@ files, and jobs that go on where Snakemake alone was killed, and would hold memo
 """
 
 import argparse
+import errno
 import fcntl
 import os
+import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +25,8 @@ from study.cluster import cancel_left_jobs, check_cluster, read_profile, runs_on
 HEAD = "LOWBIT_HEAD"
 """Variable that tells a job the process of its Snakemake; see rules/common.smk."""
 STATE = Path(".snakemake")
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What file systems without locks answer."""
 PATIENCE = 3.0
 """Seconds that another run is waited for: jobs of one that was just killed have the lock until the
 system has cleared them away."""
@@ -32,7 +36,8 @@ def take_lock(path: Path) -> int:
     """Lock this folder for the life of this process; return the descriptor of the lock file.
 
     Raises:
-        SystemExit: another run has the lock; names its process and says what to do.
+        SystemExit: another run has the lock; names its process and says what to do. Or the file
+            system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -40,12 +45,12 @@ def take_lock(path: Path) -> int:
     while not _is_locked(lock):
         if time.monotonic() > end:
             sys.exit(
-                f"error: another run is at work in this folder (process {path.read_text()}). Wait "
-                "until it ends, or stop it, and run the same command again: finished jobs are kept."
+                f"error: another run is at work in this folder ({path.read_text()}). Wait until it "
+                "ends, or stop it, and run the same command again: finished jobs are kept."
             )
         time.sleep(0.05)
     os.truncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
+    os.write(lock, f"process {os.getpid()} on {platform.node()}".encode())
     return lock
 
 
@@ -55,6 +60,14 @@ def _is_locked(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        sys.exit(
+            f"error: the file system of {Path.cwd()} has no file locks ({error.strerror}), which "
+            "keep two runs apart. Move this folder to another, such as a scratch file system, or "
+            "have this one mounted with locks (Lustre: -o flock)."
+        )
     return True
 
 
