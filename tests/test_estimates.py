@@ -1,5 +1,6 @@
 """What jobs will take: sizes read from headers, formulas on cases computed by hand, requests."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from math import inf
@@ -15,6 +16,7 @@ from test_rules import RULES
 from tiny_models import MODELS
 
 from lowbit.analysis.mechanisms.mixed_precision import RANDOM_CHOICES
+from lowbit.errors import InputError
 from lowbit.experiments import edited_documents, intervention_conditions
 from lowbit.experiments.kept_scores import write_scores
 from lowbit.inputs.models import block_linears
@@ -22,6 +24,7 @@ from lowbit.quantization import quantize_model, quantized
 from lowbit.quantizers import nf, rtn
 from study.config.study import Study, load_study
 from study.estimates import disk, engine_memory, quantizer_memory, seconds, walks
+from study.estimates.fit import OF_MAKE, study_account
 from study.estimates.jobs import Estimates
 from study.estimates.measured import read_measured
 from study.estimates.need import Need
@@ -334,6 +337,20 @@ def test_no_job_asks_for_more_time_than_its_partitions_give() -> None:
     asked = [request(need, attempt, 2880)["runtime"] for attempt in (1, 2, 3)]
     assert asked == [2170, 2880, 2880]
     assert isinstance(request(need, 2, 2880.0)["runtime"], int)
+
+
+def test_the_plan_to_fit_is_of_the_study_whatever_make_was_called_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tmp_path / "make"
+    make.write_text('#!/bin/bash\necho "$*: $MAKEFLAGS$MFLAGS$ARGS$STUDY$PROFILE$RUN_BY"; exit 2\n')
+    make.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in OF_MAKE:
+        monkeypatch.setenv(name, "other")
+    with pytest.raises(InputError) as error:
+        study_account("a.yaml", tmp_path)
+    assert str(error.value) == "`make plan STUDY=a.yaml` failed:\nplan STUDY=a.yaml: \n"
 
 
 NEVER_MEASURED = {

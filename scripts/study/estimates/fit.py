@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # Python put only 
 
 from tabulate import tabulate
 
+from lowbit.errors import InputError, run
 from lowbit.files import read_json, write_json
 from study.estimates.jobs import runs_on_device
 from study.estimates.measured import FILE, Measured
@@ -34,6 +35,8 @@ PEAK = re.compile(r"^peak memory: (\d+) MiB", re.MULTILINE)
 STARTING = "probe_model"
 """The rule whose jobs load a model and do hardly more."""
 HERE = Path(".")
+OF_MAKE = ("MAKEFLAGS", "MFLAGS", "ARGS", "STUDY", "PROFILE", "RUN_BY")
+"""Variables by which a `make` that this runs in would change the plan."""
 LONG = 3.0
 """Times the start that a job which runs a model must take for its rate to be more than noise."""
 GROWN = 2.0
@@ -86,16 +89,24 @@ def main() -> None:
 
 
 def study_account(study: str, folder: Path = HERE) -> dict[str, Any]:
-    """The account of a study's jobs in a folder that `make plan` is made from."""
+    """The account of a study's jobs in a folder that `make plan` is made from.
+
+    Raises:
+        InputError: there is no plan; with what `make` said.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary, "account.json")
-        subprocess.run(
+        done = subprocess.run(
             ["make", "plan", f"STUDY={study}"],
             cwd=folder,
-            env=os.environ | {"PLAN_ACCOUNT": str(file)},
-            stdout=subprocess.DEVNULL,
-            check=True,
+            env=environment | {"PLAN_ACCOUNT": str(file)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        if done.returncode:
+            raise InputError(f"`make plan STUDY={study}` failed:\n{done.stdout}")
         return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -165,4 +176,4 @@ def _rows(by_rule: Mapping[str, Sequence[Finished]]) -> Iterator[list[Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
