@@ -13,6 +13,7 @@ from math import inf
 
 from lowbit.files import write_json
 from lowbit.inputs.documents import outline_documents
+from lowbit.quantization.published.description import checkpoint_files
 from study.config.archive import locate
 from study.estimates.jobs import Estimates, gpu_is_here, runs_on_device
 from study.estimates.requests import REQUESTS, longest_runtime, request
@@ -33,6 +34,11 @@ ESTIMATES = Estimates(
     {name: shape_of(place) for name, place in OUTLINES.items()},
     {keyed: found for keyed, found in TEXTS.items() if found},
     {name: download_bytes(place) for name, place in OUTLINES.items()},
+    {
+        name: size
+        for name in PUBLISHED
+        if (size := download_bytes(STUDY.methods[name].checkpoint(), checkpoint_files))
+    },
 )
 ACCOUNT = os.environ.get("PLAN_ACCOUNT")
 """File that a dry run leaves what `make plan` shows in."""

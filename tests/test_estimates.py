@@ -19,8 +19,10 @@ from lowbit.analysis.mechanisms.mixed_precision import RANDOM_CHOICES
 from lowbit.errors import InputError
 from lowbit.experiments import edited_documents, intervention_conditions
 from lowbit.experiments.kept_scores import write_scores
+from lowbit.inputs.hub import File, Listing
 from lowbit.inputs.models import block_linears
 from lowbit.quantization import quantize_model, quantized
+from lowbit.quantization.published.description import checkpoint_files
 from lowbit.quantizers import nf, rtn
 from study.config.study import Study, load_study
 from study.estimates import disk, engine_memory, quantizer_memory, seconds, walks
@@ -29,8 +31,8 @@ from study.estimates.jobs import Estimates
 from study.estimates.measured import read_measured
 from study.estimates.need import Need
 from study.estimates.requests import longest_runtime, request
-from study.estimates.shapes import ModelShape, model_shape, shape_of
-from study.estimates.table import in_words, plan_text
+from study.estimates.shapes import ModelShape, download_bytes, model_shape, shape_of
+from study.estimates.table import ANALYSES, STAGES, in_words, plan_text, stage_of
 from study.paths import paths_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -306,6 +308,21 @@ def test_downloads_take_their_time(estimates: Estimates, large: ModelShape) -> N
     assert request(fetched, 1)["runtime"] > 60
 
 
+def test_of_a_published_checkpoint_what_is_read_is_downloaded(
+    estimates: Estimates,
+) -> None:
+    sizes = {"config.json": 1000, "gptq_model-4bit-128g.safetensors": 4 * 10**9, "old.bin": 10**10}
+    files = {name: File(size, None, "0" * 40) for name, size in sizes.items()}
+    listed = Listing("hub:someone/llama-gptq@" + "0" * 40, "0" * 40, files)
+    size = download_bytes(listed, checkpoint_files)
+    assert size == 4 * 10**9 + 1000
+    assert download_bytes(DEMO, checkpoint_files) == 0
+    fetching = "fetch_checkpoint", {"model": "demo", "method": estimates.paths.methods["gptq3"]}
+    at_once = replace(estimates, checkpoints={}).need(*fetching)
+    fetched = replace(estimates, checkpoints={"gptq3": size}).need(*fetching)
+    assert fetched.seconds - at_once.seconds == pytest.approx(size / 5e7 + size / 2.5e8)
+
+
 def test_resident_weights_take_more_than_streamed_ones(estimates: Estimates) -> None:
     study = estimates.study
     resident = study.model_copy(
@@ -384,6 +401,7 @@ def test_the_table_adds_up() -> None:
                 "download": 14e9,
             }
         },
+        "checkpoints": {"hub:someone/llama-gptq@main": 4e9},
         "texts": {"web": 2e9},
         "jobs": [
             job(),
@@ -398,9 +416,24 @@ def test_the_table_adds_up() -> None:
     assert rows["total"][1:5] == ["4", "1", "2.10", "1.00"]
     assert "3 of 4 jobs are to run" in text
     assert "download 14 GB" in text
-    assert "DISK: 16 GB are needed, and 1 GB are free here" in text
+    assert "checkpoint hub:someone/llama-gptq@main: download 4 GB" in text
+    assert "downloads in all: 20 GB" in text
+    assert "DISK: 20 GB are needed, and 1 GB are free here" in text
     assert "GPU: quantize_rtn take more than the 80 GB of one G" in text
     assert "- something" in text
+
+
+ANALYSIS = (
+    *("analyze_", "compare_", "compute_errors", "correlate", "judge_", "plot_", "predict"),
+    *("render_", "tabulate_", "write_"),
+)
+"""How the rules' names begin that make tables, figures and pages of what others measured."""
+
+
+def test_every_rule_has_its_stage() -> None:
+    assert STAGES.keys() <= RULES.keys()
+    others = {rule for rule in RULES if stage_of(rule) == ANALYSES}
+    assert others == {rule for rule in RULES if rule.startswith(ANALYSIS)}
 
 
 @pytest.mark.parametrize(

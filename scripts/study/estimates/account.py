@@ -38,6 +38,9 @@ def account(
             }
             for name, shape in estimates.shapes.items()
         },
+        "checkpoints": {  # by their source: methods may share one
+            study.methods[name].quantized: size for name, size in estimates.checkpoints.items()
+        },
         "texts": {
             name.rpartition("-")[0]: source.download
             for name, source in estimates.texts.items()
@@ -85,7 +88,7 @@ def _assumed(estimates: Estimates, on_gpu: bool) -> Iterator[str]:
             "auto asks for a GPU; write cuda to plan for one"
         )
     yield f"CPU: rates measured on {measured_on()}, per thread; engine.threads more is faster"
-    if any(estimates.downloads.values()):
+    if any((*estimates.downloads.values(), *estimates.checkpoints.values())):
         yield f"downloads at {DOWNLOAD_RATE / 1e6:g} MB/s"
     for name, each in study.evaluation.items():
         if each.n is None:

@@ -60,6 +60,7 @@ class Estimates:
         shapes: of the models, by plain name.
         texts: where each table of documents is from, by keyed name, where that is known.
         downloads: bytes of each model that is on the hub, by plain name.
+        checkpoints: the same of published checkpoints, by method.
     """
 
     study: Study
@@ -67,6 +68,7 @@ class Estimates:
     shapes: Mapping[str, ModelShape]
     texts: Mapping[str, TextSource] = field(default_factory=dict)
     downloads: Mapping[str, int] = field(default_factory=dict)
+    checkpoints: Mapping[str, int] = field(default_factory=dict)
     gpu: seconds.Gpu = seconds.A100
     measured: Mapping[str, Measured] = field(default_factory=read_measured)
 
@@ -180,7 +182,7 @@ class Estimates:
             return source.download / seconds.DOWNLOAD_RATE if source else 0.0
         shape = self._shape(wildcards)
         if rule == "fetch_checkpoint":
-            size = disk.weights_bytes(self.study.methods[self._method(wildcards)], shape)
+            size = self.checkpoints.get(self._method(wildcards), 0)
             return size / seconds.DOWNLOAD_RATE + size / seconds.CHECK_RATE
         size = self.downloads.get(self._model(wildcards), 0)
         return size / seconds.DOWNLOAD_RATE + shape.stored_bytes / seconds.CHECK_RATE

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -148,8 +148,16 @@ def shape_of(place: Path | ModelFiles) -> ModelShape:
     return model_shape(model_sources.read_config(files), tensors)
 
 
-def download_bytes(place: Path | Listing) -> int:
-    """Bytes that are downloaded of a model; 0 for a local one."""
+def download_bytes(
+    place: Path | Listing,
+    wanted: Callable[[Path | Listing], Iterable[str]] = model_sources.model_files,
+) -> int:
+    """Bytes that are downloaded of a model or checkpoint; 0 for a local one.
+
+    Args:
+        place: local directory, or what the hub lists.
+        wanted: names the files that are read of one.
+    """
     if isinstance(place, Path):
         return 0
-    return sum(place.files[name].bytes for name in model_sources.model_files(place))
+    return sum(place.files[name].bytes for name in wanted(place))

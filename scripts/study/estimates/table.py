@@ -14,6 +14,7 @@ STAGES = MappingProxyType(
         "fetch_checkpoint": INPUTS,
         "probe_model": INPUTS,
         "fetch_documents": INPUTS,
+        "choose_documents": INPUTS,
         "tokenize_documents": INPUTS,
         "tokenize_calibration": INPUTS,
         "tokenize_evaluation": INPUTS,
@@ -57,7 +58,7 @@ def plan_text(account: Mapping[str, Any], free: float) -> str:
             colalign=("left", *["right"] * (len(HEADERS) - 1)),
         ),
         "",
-        *_downloads(account["models"], account["texts"]),
+        *_downloads(account),
         *_warnings(account, pending, free),
         "\nAssumed:",
         *(f"- {line}" for line in account["assumed"]),
@@ -107,31 +108,32 @@ def _hours(seconds: float) -> str:
     return f"{seconds / HOUR:,.2f}" if seconds < 100 * HOUR else f"{seconds / HOUR:,.0f}"
 
 
-def _downloads(models: Mapping[str, Any], texts: Mapping[str, int]) -> Iterator[str]:
-    """One line per model and downloaded text, and what is downloaded in all."""
-    for name, model in models.items():
+def _downloads(account: Mapping[str, Any]) -> Iterator[str]:
+    """One line per model, downloaded checkpoint and text, and what is downloaded in all."""
+    for name, model in account["models"].items():
         download = model["download"]
         yield (
             f"model {name} ({model['source']}): {model['parameters'] / 1e6:,.1f} million "
             f"parameters, {in_words(model['stored_bytes'])} of weights, "
             + (f"download {in_words(download)}" if download else "nothing to download")
         )
-    yield from (f"documents {name}: download {in_words(size)}" for name, size in texts.items())
-    total = _downloaded(models, texts)
+    for kind, sizes in (("checkpoint", account["checkpoints"]), ("documents", account["texts"])):
+        yield from (f"{kind} {name}: download {in_words(size)}" for name, size in sizes.items())
+    total = _downloaded(account)
     if total:
         yield f"downloads in all: {in_words(total)}, less what the cache of the hub has"
 
 
-def _downloaded(models: Mapping[str, Any], texts: Mapping[str, int]) -> float:
-    return sum(model["download"] for model in models.values()) + sum(texts.values())
+def _downloaded(account: Mapping[str, Any]) -> float:
+    models = sum(model["download"] for model in account["models"].values())
+    return models + sum((*account["checkpoints"].values(), *account["texts"].values()))
 
 
 def _warnings(
     account: Mapping[str, Any], pending: Sequence[Mapping[str, Any]], free: float
 ) -> Iterator[str]:
     """What will not fit."""
-    wanted = sum(job["disk"] for job in pending)
-    wanted += _downloaded(account["models"], account["texts"])
+    wanted = sum(job["disk"] for job in pending) + _downloaded(account)
     if wanted > free:
         yield f"\nDISK: {in_words(wanted)} are needed, and {in_words(free)} are free here."
     gpu = account["gpu"]
