@@ -1,18 +1,20 @@
 """The config: what is accepted, how layers merge, and what each mistake is told."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from lowbit.claims.judging import repository
 from lowbit.errors import InputError
 from lowbit.inputs import hub
 from study.config import study as study_config
 from study.config.archive import ARCHIVE, read_archive
+from study.config.methods import METHODS, AnyMethod
 from study.config.study import Method, Study, load_study
 from study.schema import SCHEMA, schema
 
@@ -56,6 +58,24 @@ def test_the_default_study_is_valid_and_its_sources_are_there(
 
 
 STUDIES = sorted({*(ROOT / "config").glob("*.yaml")} - {ROOT / ARCHIVE})
+
+
+def test_the_default_study_states_every_key_if_only_in_a_comment() -> None:
+    text = DEFAULT.read_text(encoding="utf-8")
+    for definition in [schema(), *schema()["$defs"].values()]:
+        for key in definition["properties"]:
+            assert re.search(rf"\b{key}(, \w+)*(:| \()", text), key
+
+
+def test_methods_in_comments_of_the_default_study_are_valid() -> None:
+    """And with those that it uses they are of every quantizer."""
+    text = DEFAULT.read_text(encoding="utf-8")
+    uncommented = re.sub(r"^  # ", "  ", text, flags=re.M)
+    found = re.findall(r"^  (\w+: \{quantizer: [^}]*\})", uncommented, re.M)
+    methods = {name: one for each in found for name, one in yaml.safe_load(each).items()}
+    assert yaml.safe_load(text)["methods"].items() < methods.items()
+    checked = [TypeAdapter(AnyMethod).validate_python(method) for method in methods.values()]
+    assert {type(method) for method in checked} == set(METHODS)
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.name)
