@@ -19,7 +19,7 @@ methods:
 engine: {{device: cpu}}
 bootstrap: {{resamples: 100}}
 """
-NAMES_ITS_SOURCE = {"config.resolved.yaml", "summary.md", "model.json"}
+NAMES_ITS_SOURCE = {"config.resolved.yaml", "summary.md", "summary.html", "model.json"}
 NAMES_KEYS = {"scores.json"}
 KEY = re.compile(r"-[0-9a-f]{8}\b")
 """Of a shared file; it is over the source."""
