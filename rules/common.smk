@@ -22,12 +22,12 @@ from lowbit.inputs.documents import pinned as pinned_documents
 from lowbit.inputs.models import pinned
 from lowbit.names import FULL
 from study.config.archive import locate
+from study.config.methods import Published
+from study.config.sections import DEMO_MODEL
 from study.config.study import load_study
 from study.digest import code_digest, environment_digest
-from study.config.methods import Published
 from study.paths import paths_of, pattern
 from study.records.runs import begin_run, end_run, place_jobs
-from study.config.sections import DEMO_MODEL
 
 try:
     STUDY = load_study(
