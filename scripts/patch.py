@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowbit.errors import InputError, run
-from lowbit.files import write_json, write_parquet
+from lowbit.files import read_json, write_json, write_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,7 @@ def main() -> None:
     from lowbit.experiments.conditions import list_conditions
     from lowbit.experiments.kept_scores import made_from, weights_hash
     from lowbit.inputs.tokens import read_tokens
+    from lowbit.quantization.quantized import scales_unknown
     from lowbit.unfinished import Parts
 
     sources = made_from(
@@ -82,9 +83,13 @@ def main() -> None:
     for method in arguments.methods:
         documents, rows = choose_documents(sets, method, doc_ids)
         kept = parts.of(method["name"])
-        nll, measured = patch_method(engine, method, conditions, token_ids, rows, kept)
+        unknown = scales_unknown(read_json(method["record"]))
+        notes = {each: each.left_out(engine.decoder.roles, unknown) for each in conditions}
+        possible = [each for each, note in notes.items() if not note]
+        nll, measured = patch_method(engine, method, possible, token_ids, rows, kept)
         gates |= measured
-        tables += [condition_table(documents, each, nll, method["name"]) for each in conditions]
+        name = method["name"]
+        tables += [condition_table(documents, each, nll, name, notes[each]) for each in conditions]
     write_json(arguments.gates, gates)
     write_parquet(arguments.output, pd.concat(tables, ignore_index=True))
     parts.remove()
@@ -118,7 +123,7 @@ def patch_method(
     rows: "np.ndarray",
     parts: "Parts",
 ) -> tuple[dict[str, "np.ndarray"], dict[str, dict[str, float]]]:
-    """Walk one method under the conditions that the architecture has.
+    """Walk one method under some conditions.
 
     Returns:
         Mean NLL [rows] by stream and condition, in nats, and the checks of the engine.
@@ -132,23 +137,27 @@ def patch_method(
     name, record = method["name"], Path(method["record"])
     quantized, donor = engine.quantized(name, record), engine.donor(name, record, token_ids)
     gates = engine.check([quantized], token_ids)
-    possible = [each for each in conditions if each.needs in (None, *engine.decoder.roles)]
-    total = len(rows) * len(groups(possible, len(engine.decoder)))
-    with tqdm(total=total, unit="document", desc=f"{name}, {len(possible)} conditions") as bar:
+    total = len(rows) * len(groups(conditions, len(engine.decoder)))
+    with tqdm(total=total, unit="document", desc=f"{name}, {len(conditions)} conditions") as bar:
         ids = token_ids[rows]
-        nll = condition_nll(engine, quantized, donor, possible, ids, bar.update, parts)
+        nll = condition_nll(engine, quantized, donor, conditions, ids, bar.update, parts)
     gates[name]["donor_shift"] = float(np.abs(nll[donor.name] - nll[FULL]).max())
     return nll, gates
 
 
 def condition_table(
-    documents: "pd.DataFrame", condition: "Condition", nll: dict[str, "np.ndarray"], method: str
+    documents: "pd.DataFrame",
+    condition: "Condition",
+    nll: dict[str, "np.ndarray"],
+    method: str,
+    note: str,
 ) -> "pd.DataFrame":
-    """Rows of one condition: one per document, or per set where the model has no such role.
+    """Rows of one condition: one per document, or per set where it was not run.
 
     Args:
         documents: method, sets_of, set, doc_id.
         nll: [documents] by stream and condition.
+        note: why it was not run; empty where it was.
     """
     from lowbit.experiments.conditions import NONE
     from lowbit.names import FULL
@@ -165,9 +174,9 @@ def condition_table(
         "note": "",
     }
     table = documents.assign(**values)
-    if str(condition) in nll:
+    if not note:
         return table
-    absent = {"kind": NONE, "doc_id": None, "note": condition.absence}
+    absent = {"kind": NONE, "doc_id": None, "note": note}
     return table.drop_duplicates("set").assign(
         **absent, nll_full=float("nan"), nll_quantized=float("nan")
     )

@@ -7,6 +7,9 @@ from typing import Any
 from lowbit.errors import run
 from lowbit.files import read_json, sha256, write_json
 
+NOT_COMPARED = {"weight_error": None, "output_error": None}
+"""In place of a layer's errors, where its weights are on scales that nobody knows."""
+
 
 def parse_arguments() -> argparse.Namespace:
     """Define and read the options."""
@@ -50,30 +53,30 @@ def main() -> None:
     token_ids = torch.tensor(read_tokens(arguments.calibration)[1], dtype=torch.long)
     entries = measure(model, token_ids, published.layers, device)
     quantized.write_quantized(arguments.weights, published.layers, published.replaced)
-    write_json(
-        arguments.record,
-        {
-            "quantizer": described["quantizer"],
-            "backend": "published",
-            "settings": {key: described[key] for key in ("bits", "group_size")},
-            "checkpoint": pinned(arguments.source),
-            "source": {name: sha256(directory / name) for name in checkpoint_files(directory)},
-            "versions": published.versions,
-            "seed": None,
-            "calibration": {
-                "sha256": sha256(arguments.calibration),
-                "n": token_ids.shape[0],
-                "length": token_ids.shape[1],
-            },
-            "compute_dtype": quantized.COMPUTE_DTYPE,
-            "bits_per_weight": quantized.bits_per_weight(published.layers),
-            "weights_sha256": sha256(arguments.weights),
-            "kept_in_full_precision": published.kept,
-            "changed": sorted(published.replaced),
-            "not_applied": published.not_applied,
-            "layers": entries,
+    record = {
+        "quantizer": described["quantizer"],
+        "backend": "published",
+        "settings": {key: described[key] for key in ("bits", "group_size")},
+        "checkpoint": pinned(arguments.source),
+        "source": {name: sha256(directory / name) for name in checkpoint_files(directory)},
+        "versions": published.versions,
+        "seed": None,
+        "calibration": {
+            "sha256": sha256(arguments.calibration),
+            "n": token_ids.shape[0],
+            "length": token_ids.shape[1],
         },
-    )
+        "compute_dtype": quantized.COMPUTE_DTYPE,
+        "bits_per_weight": quantized.bits_per_weight(published.layers),
+        "weights_sha256": sha256(arguments.weights),
+        "kept_in_full_precision": published.kept,
+        "changed": sorted(published.replaced),
+        "not_applied": published.not_applied,
+        "layers": entries,
+    }
+    if quantized.scales_unknown(record):
+        record["layers"] = {name: entry | NOT_COMPARED for name, entry in entries.items()}
+    write_json(arguments.record, record)
 
 
 def measure(model: Any, token_ids: Any, layers: dict[str, Any], device: Any) -> dict[str, Any]:

@@ -86,13 +86,15 @@ def write_method(
     folder: Path,
     layers: Mapping[str, QuantizedLayer],
     replaced: Mapping[str, Tensor] | None = None,
+    **fields: str,
 ) -> Path:
-    """Write quantized weights; return the record's path."""
+    """Write quantized weights; return the record's path. `fields`: more of the record."""
     folder.mkdir(parents=True)
     write_quantized(folder / "weights.safetensors", layers, replaced or {})
     described = {name: describe(layer) for name, layer in layers.items()}
     digest = sha256(folder / "weights.safetensors")
-    write_json(folder / "method.json", {"layers": described, "weights_sha256": digest})
+    record = {"layers": described, "weights_sha256": digest, "changed": sorted(replaced or {})}
+    write_json(folder / "method.json", record | fields)
     return folder / "method.json"
 
 

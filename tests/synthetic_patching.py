@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from lowbit.engine.roles import ROLES
 from lowbit.experiments.conditions import (
     ALL_WEIGHTS,
     GATE_INPUT,
@@ -38,6 +39,7 @@ def make_patching(
     patch: Sequence[str] = (UPPER,),
     shares: Mapping[str, float] = SHARES,
     absent: Sequence[str] = (),
+    scales_unknown: Sequence[str] = (),
     sets_of: str | None = None,
     blocks: int = BLOCKS,
 ) -> pd.DataFrame:
@@ -49,6 +51,7 @@ def make_patching(
     Args:
         errors: doc_id, method, nll_full, nll.
         absent: roles that the architecture does not have.
+        scales_unknown: methods whose moved scales nobody knows.
         sets_of: whose sets all methods are patched on; their own if left out.
     """
     rng = np.random.default_rng(5)
@@ -81,9 +84,10 @@ def make_patching(
                     "note": "",
                 }
             )
-            if condition.needs in absent:
+            note = condition.left_out(set(ROLES) - set(absent), method in scales_unknown)
+            if note:
                 rows = rows.drop_duplicates("set")
-                rows = rows.assign(kind=NONE, doc_id=None, note=condition.absence)
+                rows = rows.assign(kind=NONE, doc_id=None, note=note)
                 rows[["nll", "nll_full", "nll_quantized"]] = np.nan
             parts.append(rows)
     assert shares.keys() & {ALL_WEIGHTS} == set()

@@ -111,6 +111,17 @@ def test_higher_weights_leave_their_own_moved_scales_behind(tmp_path: Path) -> N
     assert check_scales(engine, record, base, IDS) is None
 
 
+@pytest.mark.parametrize("unknown", ["base", "higher"])
+def test_weights_on_unknown_scales_are_refused(tmp_path: Path, unknown: str) -> None:
+    model = build("llama")
+    engine = open_engine(model)
+    known = write_method(tmp_path / "rtn", quantized_layers(model, 2 if unknown == "higher" else 8))
+    scaled = write_method(tmp_path / "awq4", *folded_layers(model, 4), backend="published")
+    methods = (scaled, known) if unknown == "base" else (known, scaled)
+    with pytest.raises(InputError, match=rf"mechanisms\.mixed_precision\.{unknown} names a publ"):
+        HigherPrecision(engine, *methods)
+
+
 def test_wrong_scales_are_noticed(tmp_path: Path) -> None:
     model = build("llama")
     engine = open_engine(model)

@@ -1,6 +1,7 @@
 """patch.py: what it writes is what plain hooks on plain Hugging Face models say."""
 
 import copy
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -70,15 +71,16 @@ def write_inputs(folder: Path, model: nn.Module, method: str) -> None:
 
 
 def write_method(
-    folder: Path, layers: dict[str, QuantizedLayer], replaced: Mapping[str, Tensor]
+    folder: Path, layers: dict[str, QuantizedLayer], replaced: Mapping[str, Tensor], **fields: str
 ) -> None:
-    """Write a method's weights and record."""
+    """Write a method's weights and record, with more fields of it."""
     write_quantized(folder / "weights.safetensors", layers, dict(replaced))
     record = {
         "weights_sha256": sha256(folder / "weights.safetensors"),
         "layers": {name: describe(layer) for name, layer in layers.items()},
+        "changed": sorted(replaced),
     }
-    write_json(folder / "method.json", record)
+    write_json(folder / "method.json", record | fields)
 
 
 def plain_method(model: nn.Module) -> tuple[dict[str, QuantizedLayer], dict[str, Tensor]]:
@@ -271,6 +273,27 @@ def test_without_r_its_conditions_are_notes(tmp_path: Path) -> None:
     absent = table[table["kind"] == NONE]
     assert set(absent["role"]) == {"mlp_gate", "mlp_gate_in", "gate_projection", "residual_mid"}
     assert len(table) - len(absent) == len(ORDER) * 8
+
+
+def test_on_unknown_scales_only_what_no_scale_reaches_is_run(tmp_path: Path) -> None:
+    """A published AWQ checkpoint has the same weights and norms, without the scales themselves."""
+    model = build("llama")
+    write_inputs(tmp_path, model, "rtn2")
+    layers, replaced = scaled_method(model)
+    write_method(tmp_path, layers, replaced)
+    known = run_patch(tmp_path, UPPER, SINGLE)
+    bare = {
+        name: dataclasses.replace(layer, folded_scale=None, output_scale=None)
+        for name, layer in layers.items()
+    }
+    write_method(tmp_path, bare, replaced, backend="published")
+    found = run_patch(tmp_path, UPPER, SINGLE)
+    absent = found[found["kind"] == NONE]
+    assert set(absent["role"]) == {"mlp_in", "mlp_up", "mlp_gate_in", "gate_projection"}
+    assert absent["note"].str.contains("scales that the published checkpoint does not store").all()
+    expected = known[~known["role"].isin(absent["role"])].reset_index(drop=True)
+    run = found[found["kind"] != NONE].reset_index(drop=True)
+    pd.testing.assert_frame_equal(run, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"mode": "stream"}, {"batch_size": 5}])

@@ -222,6 +222,27 @@ def test_what_the_architecture_does_not_have_is_a_row_with_its_reason(results):
     assert "Not run: this architecture has no mlp_gate; this architecture has no mlp_g" in text
 
 
+def test_a_method_on_unknown_scales_lacks_some_conditions_only(results):
+    """Beside methods that have them all; a claim is then about the others."""
+    ways = ("upper", "single")
+    found = patched(results, patch=ways, scales_unknown=["nf3"])
+    table = table_of(found, found.tables["patching"])
+    text = patching_markdown(table, NO_PAPER, "m", 0.95)
+    assert "does not fit (nf3)" in text
+    shown = cells(text, "Share restored on D_large")
+    place = shown["method"].index("h_up")
+    assert shown["nf3"][place] == ""
+    assert shown["rtn3"][place] != ""
+    claims = directions(found)
+    with_gap = set(claims.loc["mlp_output_recovers", "methods"].split())
+    assert set(claims.loc["up_projection_does_not", "methods"].split()) == with_gap - {"nf3"}
+    only = patched(results, ["nf3"], scales_unknown=["nf3"])
+    assert "scales that the published" in directions(only)["verdict"]["up_projection_does_not"]
+    methods = methods_from_config(METHODS)
+    assert "not run" in texts(figures.share_by_role(table, methods))
+    figures.share_by_block(table, methods, "single")
+
+
 EXPERTS = ("mlp_down", "mlp_gate", "mlp_up", "mlp_gate_in")
 """Roles that a mixture of experts does not have."""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mechanism_inputs import open_engine, quantized_layers, write_method
+from mechanism_inputs import folded_layers, open_engine, quantized_layers, write_method
 from scipy import stats
 from tiny_models import build, token_ids
 from torch import Tensor, nn
@@ -181,6 +181,13 @@ def opened(tmp_path: Path, name: str = "llama", batch_size: int = 2) -> tuple:
     engine = open_engine(model, batch_size)
     record = write_method(tmp_path / name, quantized_layers(model, 3))
     return engine, Reference(engine, record, EIGHT_BITS)
+
+
+def test_a_reference_on_unknown_scales_is_refused(tmp_path: Path) -> None:
+    model = build("llama")
+    record = write_method(tmp_path / "awq3", *folded_layers(model, 3), backend="published")
+    with pytest.raises(InputError, match=r"perturbation\.reference names a published checkpoint"):
+        Reference(open_engine(model), record, EIGHT_BITS)
 
 
 def nll_of(engine, reference, *conditions: Perturbation) -> tuple[dict, dict]:

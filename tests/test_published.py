@@ -30,6 +30,7 @@ from lowbit.quantization.quantized import (
     QuantizedWeights,
     dequantize,
     describe,
+    scales_unknown,
     write_quantized,
 )
 from study.config.study import load_study
@@ -294,6 +295,12 @@ def test_changed_norms_are_replaced(gptq: Path) -> None:
     own = load_file(gptq / "checkpoint" / "model.safetensors")[name]
     change(gptq, name, own * 2)
     assert torch.equal(read(gptq).replaced[name], own * 2)
+    message, record = run_reader(gptq)
+    assert message == ""
+    assert scales_unknown(read_json(record))
+    entry = read_json(record)["layers"][LAYER]
+    assert entry["weight_error"] is entry["output_error"] is None
+    assert entry["rtn_output_error"] > 0
 
 
 @pytest.mark.parametrize(
@@ -347,6 +354,7 @@ def test_the_script_writes_what_quantize_would(gptq: Path) -> None:
     assert message == ""
     method = read_json(record)
     assert (method["quantizer"], method["backend"]) == ("gptq", "published")
+    assert not scales_unknown(method)
     assert method["settings"] == {"bits": 4, "group_size": GROUP}
     weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
     assert torch.equal(weights.dequantize(LAYER), by_hand(gptq, LAYER))

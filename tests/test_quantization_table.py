@@ -68,6 +68,16 @@ def test_layers_of_different_bits_and_undefined_errors_are_shown(tmp_path: Path)
     assert "| a | this project | 2x4 1x8 |" in page
 
 
+def test_errors_that_cannot_be_known_are_dashes_and_not_beside_rtn(tmp_path: Path) -> None:
+    unknown = record([None, None], [4, 4], backend="published")
+    for layer in unknown["layers"].values():
+        layer["weight_error"] = None
+    table, page = tabulate(tmp_path, {"a": record([0.3], [3]), "b": unknown})
+    assert table["worse_layers"][0] == 1
+    assert table["worse_layers"].isna()[1]
+    assert "| - | 0.1000 | - | 0.2000 | - | - |" in page
+
+
 def check_calibration(folder: Path, scored: np.ndarray, texts: np.ndarray) -> str:
     for name, table in (("scored", scored), ("texts", texts)):
         ids = [f"{name}{row}" for row in range(len(table))]

@@ -26,7 +26,8 @@ NOTE = (
     "method's calibration text. RTN: asymmetric rounding to nearest at the same bits and groups. "
     "Stored bits count codes, scales, zeros and codebooks as they are stored (scales in float32); "
     "embeddings, norms and output head are not quantized and not counted. Seconds and memory are "
-    "in `benchmarks/quantize/` of the model's shared folder.\n"
+    "in `benchmarks/quantize/` of the model's shared folder. A dash: scales were moved between the "
+    "layers of a published checkpoint and are not stored, so its weights cannot be compared.\n"
 )
 
 
@@ -34,17 +35,20 @@ def quality_table(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """One row per method from its record (`method.json`), in the order given.
 
     Errors are means over layers; `worse_layers` counts layers whose output error is above RTN's,
-    and `layer_bits` tells how many layers have how many bits where not all have the same.
+    and `layer_bits` tells how many layers have how many bits where not all have the same. Where no
+    layer has an error, there is no number.
     """
-    return pd.DataFrame([_row(name, record) for name, record in records.items()])
+    rows = [_row(name, record) for name, record in records.items()]
+    return pd.DataFrame(rows).astype({"worse_layers": "Int64"})
 
 
 def _row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    layers = pd.DataFrame(record["layers"].values())
     errors = ["weight_error", "rtn_weight_error", "output_error", "rtn_output_error"]
-    means = layers[errors].astype(float).mean()
+    layers = pd.DataFrame(record["layers"].values()).astype(dict.fromkeys(errors, float))
+    means = layers[errors].mean()
     library, version = next(iter(record["versions"].items()))
     bits = layers["bits"].value_counts().sort_index()
+    worse = layers["output_error"] > layers["rtn_output_error"]
     return {
         "method": name,
         "quantizer": record["quantizer"],
@@ -55,7 +59,7 @@ def _row(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         "bits_per_weight": record["bits_per_weight"],
         **means,
         "output_ratio": means["output_error"] / means["rtn_output_error"],
-        "worse_layers": int((layers["output_error"] > layers["rtn_output_error"]).sum()),
+        "worse_layers": worse.sum() if layers["output_error"].notna().any() else None,
         "layers": len(layers),
         "layer_bits": " ".join(f"{count}x{width}" for width, count in bits.items()),
         "kept_in_full_precision": len(record["kept_in_full_precision"]),
@@ -71,10 +75,14 @@ def quality_markdown(model: str, quality: pd.DataFrame) -> str:
             str(row.bits) if " " not in row.layer_bits else row.layer_bits,
             str(row.group_size),
             f"{row.bits_per_weight:.2f}",
-            *(f"{getattr(row, key):.4f}" for key in list(HEADERS)[5:9]),
-            f"{row.output_ratio:.2f}",
-            f"{row.worse_layers} of {row.layers}",
+            *(_cell(getattr(row, key), ".4f") for key in list(HEADERS)[5:9]),
+            _cell(row.output_ratio, ".2f"),
+            "-" if pd.isna(row.worse_layers) else f"{row.worse_layers} of {row.layers}",
         ]
         for row in quality.itertuples()
     ]
     return f"# Quantization of {model}\n\n{NOTE}\n{table(list(HEADERS.values()), rows)}"
+
+
+def _cell(value: float, form: str) -> str:
+    return "-" if pd.isna(value) else format(value, form)

@@ -32,16 +32,17 @@ TABLE = "patching"
 
 def share_restored(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Share of the rise in log perplexity on D_large that one condition removes."""
-    patched = _with_gap(results, names)
     condition = options["condition"]
+    patched = _with_gap(results, names, condition)
     draws = _share_draws(results, patched, condition)
     return _measured(results, draws, patched, _blocks_detail(patched[0], condition))
 
 
 def share_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Share that `condition` removes less the share that `other` removes, on D_large."""
-    patched = _with_gap(results, names)
-    sides = [_share_draws(results, patched, options[key]) for key in ("condition", "other")]
+    conditions = options["condition"], options["other"]
+    patched = _with_gap(results, names, *conditions)
+    sides = [_share_draws(results, patched, each) for each in conditions]
     first, second = (side[0].mean() for side in sides)
     detail = f"shares {first:.2f} and {second:.2f}"
     return _measured(results, sides[0] - sides[1], patched, detail)
@@ -77,13 +78,20 @@ def _large(results: ModelResults, names: Sequence[str]) -> list[PatchedSet]:
     return found
 
 
-def _with_gap(results: ModelResults, names: Sequence[str]) -> list[PatchedSet]:
-    """The same, of the methods that lose something on it; `NotMeasured` if none does."""
+def _with_gap(
+    results: ModelResults, names: Sequence[str], *conditions: Mapping[str, Any]
+) -> list[PatchedSet]:
+    """The same, of the methods that lose something on it; `NotMeasured` if none does.
+
+    Those that were not run under all of the conditions are left out, unless none was: `_place` then
+    says why.
+    """
     found = _large(results, names)
     kept = [each for each in found if each.has_gap(results.settings.confidence)]
     if not kept:
         raise NotMeasured(f"{NO_GAP} on D_large")
-    return kept
+    run = [each for each in kept if None not in [_find(each, one) for one in conditions]]
+    return run or kept
 
 
 def _share_draws(
@@ -95,20 +103,34 @@ def _share_draws(
 
 
 def _place(results: ModelResults, patched: PatchedSet, condition: Mapping[str, Any]) -> int:
-    """Column of a condition; `NotMeasured` if the architecture or the study does not have it."""
-    kind, role = condition["kind"], condition["role"]
-    last = _last(patched) if role == ALL_WEIGHTS else None
-    layers = UPPER if last is None else LAST
-    place = patched.place(kind, role, layers, last)
-    if place is None and role == MLP_DOWN:
-        place = patched.place(kind, MLP_OUT, layers)
+    """Column of a condition; `NotMeasured` if it was not run."""
+    place, role = _find(patched, condition), condition["role"]
     if place is not None:
         return place
     rows = results.table(TABLE)
-    absent = rows[(rows["kind"] == NONE) & (rows["role"] == role) & (rows["layers"] == layers)]
+    absent = rows[
+        (rows["kind"] == NONE)
+        & (rows["method"] == patched.method)
+        & (rows["role"] == role)
+        & (rows["layers"] == _layers(role))
+    ]
     if len(absent):
         raise NotMeasured(absent["note"].iloc[0])
     raise NotMeasured(f"{role} was not patched: write {UPPER} among mechanisms.patch")
+
+
+def _find(patched: PatchedSet, condition: Mapping[str, Any]) -> int | None:
+    """Column of a condition, None if there is none."""
+    kind, role = condition["kind"], condition["role"]
+    last = _last(patched) if role == ALL_WEIGHTS else None
+    place = patched.place(kind, role, _layers(role), last)
+    if place is None and role == MLP_DOWN:
+        place = patched.place(kind, MLP_OUT, _layers(role))
+    return place
+
+
+def _layers(role: str) -> str:
+    return LAST if role == ALL_WEIGHTS else UPPER
 
 
 def _last(patched: PatchedSet) -> int:

@@ -24,6 +24,9 @@ RESIDUAL_STREAM = ("residual_mid", "residual_out")
 PATCHED = (*PAPERS_OUTPUTS, "mlp_in", *RESIDUAL_STREAM)
 GATE_INPUT = "mlp_gate_in"
 """Role of the follow-up: what the gate projection alone reads."""
+SCALED = ("mlp_in", GATE_INPUT, "mlp_up")
+"""On the scales that a quantizer moves between layers (AWQ): from the norm into what reads it, and
+from the up projection into the down projection. All other roles, and whole blocks, are not."""
 GATE_PROJECTION, ALL_WEIGHTS = "gate_projection", "all"
 """Weights that are put back: of the gate projection, or all of a block."""
 
@@ -61,11 +64,22 @@ class Condition:
             return self.role
         return GATE_INPUT if self.role == GATE_PROJECTION else None
 
-    @property
-    def absence(self) -> str:
-        """What to say where the role that it needs is absent."""
-        instead = f"; {MLP_OUT} is patched in its place" if self.needs == MLP_DOWN else ""
-        return f"this architecture has no {self.needs}{instead}"
+    def left_out(self, roles: Container[str], scales_unknown: bool) -> str:
+        """Why it is not run on a method; empty where it is.
+
+        Args:
+            roles: those that the model has.
+            scales_unknown: whether the method moved scales between layers that nobody knows.
+        """
+        if self.needs is not None and self.needs not in roles:
+            instead = f"; {MLP_OUT} is patched in its place" if self.needs == MLP_DOWN else ""
+            return f"this architecture has no {self.needs}{instead}"
+        if scales_unknown and self.needs in SCALED:
+            return (
+                f"{self.needs} is on scales that the published checkpoint does not store, so the "
+                "full-precision model's does not fit"
+            )
+        return ""
 
     def __str__(self) -> str:
         """What is changed and where; conditions of the same effect have the same name."""

@@ -27,7 +27,12 @@ from lowbit.engine.walk import Stream
 from lowbit.errors import InputError
 from lowbit.names import FULL
 from lowbit.quantization.experts import expert_slices, merge_tensors
-from lowbit.quantization.quantized import QuantizedWeights, bits_per_weight, unfolded
+from lowbit.quantization.quantized import (
+    QuantizedWeights,
+    bits_per_weight,
+    require_scales,
+    unfolded,
+)
 
 FULL_BITS = 16.0
 """What a weight counts that is not quantized, whatever type the engine computes in."""
@@ -63,10 +68,14 @@ class HigherPrecision:
         higher: of the method whose weights are put in; None for the unquantized weights.
 
     Raises:
-        InputError: `higher` lacks a layer of `base`, or has no more bits there.
+        InputError: `higher` lacks a layer of `base`, or has no more bits there; or one of them
+            moved scales that nobody knows.
     """
 
     def __init__(self, engine: Engine, base: Path, higher: Path | None) -> None:
+        require_scales(base, "mechanisms.mixed_precision.base")
+        if higher is not None:
+            require_scales(higher, "mechanisms.mixed_precision.higher")
         self._engine, self._base = engine, _open(base)
         other = None if higher is None else _open(higher)
         self.modules = _list_modules(engine.decoder, self._base, other)

@@ -31,7 +31,7 @@ from lowbit.experiments.perturbation_conditions import (
 from lowbit.experiments.projections import Once, by_document, projections
 from lowbit.perturbation.clipping import clip, shuffle_clipping
 from lowbit.perturbation.noise import generator, l2, of_norm, relate, unit_noise, worst_mismatch
-from lowbit.quantization.quantized import QuantizedWeights, unfolded
+from lowbit.quantization.quantized import QuantizedWeights, require_scales, unfolded
 
 NORM_TOLERANCE = 1e-4
 """Largest relative difference between the norm of a perturbation and the norm that is meant."""
@@ -51,9 +51,13 @@ class Reference:
         record: `method.json` of the reference method for weights.
         activations: simulated quantization, the reference for activations.
         seed: of the study; noise is drawn by it and by the seed of the condition.
+
+    Raises:
+        InputError: the reference method moved scales that nobody knows.
     """
 
     def __init__(self, engine: Engine, record: Path, activations: Quantize, seed: int = 0) -> None:
+        require_scales(record, "perturbation.reference")
         self._engine, self.activations, self.seed = engine, activations, seed
         self._weights = QuantizedWeights(record.with_name("weights.safetensors"), record)
         names = frozenset(self._weights.names)

@@ -48,10 +48,10 @@ def share_by_role(shares: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         shares: rows of patching.csv.
     """
     rows = _bars(shares)
-    names = _names(rows, methods)
-    figure, panels = _panels(len(names), height=0.55 + 0.42 * rows["label"].nunique(), sharey=True)
+    names, labels = _names(rows, methods), list(rows["label"].drop_duplicates())
+    figure, panels = _panels(len(names), height=0.55 + 0.42 * len(labels), sharey=True)
     for axes, name in zip(panels, names, strict=False):
-        _bar_panel(axes, rows[rows["method"] == name])
+        _bar_panel(axes, rows[rows["method"] == name], labels)
         axes.set_title(_method_title(rows, name))
         axes.set_xlim(_limits(rows))
     _label_edges(panels, "share of the damage restored", "")
@@ -148,7 +148,7 @@ def share_by_block(shares: pd.DataFrame, methods: Sequence[Method], layers: str)
         f"What an activation restores when it is overwritten in {where}",
         "Share of the rise in log perplexity that taking the activation from the full-precision "
         "model restores: 1 is all of it, below 0 is harm. The colours end at the largest share of "
-        "a module output. Grey: no gap to restore.",
+        "a module output. Grey: no gap to restore, or not run.",
     )
     return figure
 
@@ -165,10 +165,11 @@ def _bars(shares: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("label", key=lambda column: column.map(order), kind="stable")
 
 
-def _bar_panel(axes: "Axes", rows: pd.DataFrame) -> None:
-    """Bars of one method: D_large above D_ctrl for each condition."""
-    labels = list(rows["label"].drop_duplicates())
+def _bar_panel(axes: "Axes", rows: pd.DataFrame, labels: Sequence[str]) -> None:
+    """Bars of one method: D_large above D_ctrl for each condition; all panels have all labels."""
     places = {label: place for place, label in enumerate(labels)}
+    for label in set(labels) - set(rows["label"]):
+        axes.text(0.02, places[label], "not run", fontsize=7, color="0.35", va="center")
     for offset, of in zip((-0.2, 0.2), SETS, strict=True):
         colour = plotting.SET_LOOKS[of].colour
         mine = rows[rows["set"] == of]

@@ -61,6 +61,37 @@ class QuantizedLayer:
     because a following layer's `folded_scale` multiplies by them."""
 
 
+def scales_unknown(record: Mapping[str, Any]) -> bool:
+    """Whether scales were moved between a method's layers, and are not stored with it.
+
+    So it is in published checkpoints of AWQ and SmoothQuant: the norms alone, which are not the
+    model's, tell of it. No single weight, and no activation between a norm and the projection that
+    its scales were moved into, can then be compared with the model's. Norms that were trained look
+    the same, and count as scaled.
+
+    Args:
+        record: the method's `method.json`.
+    """
+    published = record.get("backend") == "published"
+    return published and any(name.endswith(".weight") for name in record["changed"])
+
+
+def require_scales(record: Path, key: str) -> None:
+    """Raise `InputError` unless the scales that a method moved, if any, are known.
+
+    Args:
+        record: the method's `method.json`.
+        key: of the config, which names the method.
+    """
+    if scales_unknown(read_json(record)):
+        raise InputError(
+            f"{key} names a published checkpoint whose norms differ from the model's. Scales were "
+            "moved between its layers and are not stored (AWQ, SmoothQuant), so that its weights "
+            "cannot be compared with the model's one by one: write a method that is quantized "
+            "here, such as {quantizer: awq, ...}, or a checkpoint that leaves the norms as they are"
+        )
+
+
 def split_groups(
     weight: Tensor, group_size: GroupSize, axis: int = 1
 ) -> tuple[Tensor, tuple[int, ...]]:

@@ -119,10 +119,19 @@ def patching_markdown(
         )
         rows = [_share_cells(each, columns, count) for each in _methods(mine)]
         parts.append(f"## Share restored on {title}\n\n" + table(["method", "n", *titles], rows))
-    notes = sorted(set(shares.loc[shares["kind"] == NONE, "note"]))
+    notes = sorted(_left_out(shares))
     if notes:
         parts.append("Not run: " + "; ".join(notes) + ".\n")
     return "\n".join(parts)
+
+
+def _left_out(shares: pd.DataFrame) -> Iterator[str]:
+    """Why conditions were not run, and on which methods if not on all."""
+    absent = shares[shares["kind"] == NONE]
+    for note, rows in absent.groupby("note"):
+        methods = rows["method"].unique()
+        everywhere = len(methods) == shares["method"].nunique()
+        yield note if everywhere else f"{note} ({', '.join(methods)})"
 
 
 def _columns(count: int) -> list[Column]:
@@ -166,7 +175,8 @@ def _rows(
     first = mine.iloc[0]
     cells = [method_on(first["method"], first["sets_of"]), str(first["n"])]
     cells += [f"{first['perplexity_full']:.2f}", f"{first['perplexity_quantized']:.2f}"]
-    yield cells + [f"{_at(mine, each, count)['perplexity'].iloc[0]:.2f}" for each in columns]
+    at = [_at(mine, each, count)["perplexity"] for each in columns]
+    yield cells + ["" if found.empty else f"{found.iloc[0]:.2f}" for found in at]
     for sets_of, known in paper[paper["method"] == first["method"]].groupby("sets_of", sort=False):
         if (known["kind"] == NONE).all():  # the paper has the set, but did not patch this method
             continue
@@ -182,7 +192,11 @@ def _share_cells(mine: pd.DataFrame, columns: list[Column], count: int) -> list[
     first = mine.iloc[0]
     cells = [method_on(first["method"], first["sets_of"]), str(first["n"])]
     for column in columns:
-        row = _at(mine, column, count).iloc[0]
+        rows = _at(mine, column, count)
+        if rows.empty:  # not run on this method
+            cells.append("")
+            continue
+        row = rows.iloc[0]
         if np.isnan(row["share"]):
             cells.append(NO_GAP)
         elif np.isnan(row["share_low"]):
