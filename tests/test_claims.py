@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -399,6 +400,63 @@ def test_the_least_favourable_layer_decides():
     assert before.low > 0
     assert after.high < 0
     assert after.detail == "layer 5; above 0 in 2 of 3 upper layers"
+
+
+def test_a_layer_whose_interval_crosses_0_decides_before_a_smaller_sure_one():
+    """Norms of all layers differ by a tenth; in layer 5 by two tenths on average, but wildly."""
+    tables = results()
+    residuals = tables.residuals.copy()
+    large = tables.sets.query("method == 'rtn2' and set == 'large'")["doc_id"]
+    control = tables.sets.query("method == 'rtn2' and set == 'control'")["doc_id"]
+    height = np.where(residuals["doc_id"].isin(large), 1.1, 1.0)
+    wild = pd.Series(1.0, index=[*large, *control])
+    wild[large] = 1.2 + 8.0 * (np.arange(len(large)) == 0) - 8.0 / len(large)
+    uncertain = residuals["layer"] == 5
+    residuals["h"] = np.where(uncertain, residuals["doc_id"].map(wild).fillna(1), height)
+    spoiled = replace(tables, residuals=residuals)
+    options = {"quantity": "h", "expect": "above"}
+    found = STATISTICS["set_norm_difference"](spoiled, ["rtn2"], options)
+    assert found.detail.startswith("layer 5; above 0 in 3 of 3")
+    assert found.low < 0 < found.value
+
+
+def test_a_pair_whose_interval_crosses_0_decides_before_a_smaller_sure_one():
+    """Errors of two methods correlate by 0.5 on all documents, of a third by one document alone."""
+    tables = results(methods={name: METHODS[name] for name in ("rtn2", "nf2", "hqq2")})
+    n = len(tables.doc_ids)
+    rng = np.random.default_rng(77)  # not that of the synthetic study
+    shared = rng.normal(size=n)
+    spike = np.where(np.arange(n) == 0, 60.0, 0.0)
+    columns = {
+        "rtn2": shared + spike,
+        "nf2": shared + rng.normal(size=n),
+        "hqq2": rng.normal(size=n) + spike,
+    }
+    error = np.concatenate([columns[name] for name in tables.errors["method"].unique()])
+    tables = replace(tables, errors=tables.errors.assign(error=error))
+    found = STATISTICS["weakest_pair_correlation"](tables, list(columns), {})
+    pairs = [STATISTICS["pair_correlation"](tables, pair, {}) for pair in combinations(columns, 2)]
+    assert found.low == min(pair.low for pair in pairs)
+    assert found.value > min(pair.value for pair in pairs)
+
+
+@pytest.mark.parametrize(
+    ("of_r", "of_z", "above"), [(0.1, 0.6, False), (-0.8, -0.4, True), (-0.4, -0.8, False)]
+)
+def test_how_clearly_a_norm_predicts_is_the_strength_of_its_correlation(of_r, of_z, above):
+    tables = results(n=400)
+    error = by_document(tables.errors, "error", ["rtn2"])[:, 0]
+    rng = np.random.default_rng(77)  # not that of the synthetic study
+    residuals = tables.residuals.copy()
+    scaled = (error - error.mean()) / error.std()
+    for quantity, r in (("r", of_r), ("z", of_z)):
+        norm = 10 + r * scaled + np.sqrt(1 - r * r) * rng.normal(size=len(error))
+        residuals[quantity] = residuals["doc_id"].map(dict(zip(tables.doc_ids, norm, strict=True)))
+    found = STATISTICS["residual_correlation_gap"](
+        replace(tables, residuals=residuals), ["rtn2"], {}
+    )
+    assert found.value == pytest.approx(abs(of_r) - abs(of_z), abs=0.1)
+    assert (found.low > 0) == above
 
 
 def test_statistics_equal_plain_definitions():

@@ -259,6 +259,14 @@ def test_the_claim_is_judged_at_the_extreme_that_speaks_most_against_it() -> Non
     assert extremes_damage(results(one_sided), ["a3"], {}).value > 0
 
 
+def test_an_extreme_whose_interval_crosses_0_decides_before_a_larger_sure_one(monkeypatch) -> None:
+    gaps = np.array([[-0.2, -0.1]] + [[x, -0.1] for x in (-0.5, 0.1, -0.3, 0.2)])
+    monkeypatch.setattr("lowbit.claims.downstream_statistics.extreme_gaps", lambda damage: gaps)
+    found = extremes_damage(results(join_answers(by_hand())), ["a3"], {})
+    assert found.value == -0.2
+    assert found.high > 0
+
+
 def test_the_claim_is_not_measured_where_it_cannot_be() -> None:
     table = join_answers(by_hand())
     with pytest.raises(NotMeasured, match="no downstream task of this study has a popularity"):

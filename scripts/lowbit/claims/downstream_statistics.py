@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from lowbit.analysis.downstream import (
     bucket_draws,
     by_item,
@@ -12,7 +10,7 @@ from lowbit.analysis.downstream import (
     popular_tasks,
 )
 from lowbit.analysis.statistics import resample_counts
-from lowbit.claims.results import Measurement, ModelResults, NotMeasured
+from lowbit.claims.results import Measurement, ModelResults, NotMeasured, weakest
 from lowbit.names import FULL
 
 TABLE = "downstream"
@@ -22,8 +20,8 @@ TABLE = "downstream"
 def extremes_damage(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Damage at the extremes of popularity less that in the middle, mean over methods.
 
-    The statement is about both extremes, so the one that speaks more against it is judged, with its
-    own interval. `n` counts the items of a task, which are resampled in place of documents.
+    The statement is about both extremes, so the one whose interval reaches further against it is
+    judged. `n` counts the items of a task, which are resampled in place of documents.
     """
     table = results.table(TABLE)
     tasks = popular_tasks(table)
@@ -43,6 +41,6 @@ def extremes_damage(results: ModelResults, names: Sequence[str], options: dict) 
     draws = bucket_draws(correct, item_popularity(of_task), counts)
     lost = draws[..., [answered.index(FULL)]] - draws[..., [answered.index(m) for m in measured]]
     gaps = extreme_gaps(lost.mean(axis=2))  # [1 + R, 2]
-    worst = int(np.argmax(gaps[0]))
+    worst = weakest(gaps, results.settings.confidence, "below")
     detail = f"{tasks[0]}: {gaps[0, 0]:+.3f} least popular, {gaps[0, 1]:+.3f} most popular"
     return results.measure(gaps[:, worst], measured, detail, len(correct))

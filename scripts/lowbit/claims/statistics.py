@@ -46,7 +46,7 @@ from lowbit.claims.perturbation_statistics import (
 )
 from lowbit.claims.prediction_statistics import held_out_gain, held_out_metric
 from lowbit.claims.released_statistics import released_overlap
-from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic
+from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic, weakest
 from lowbit.claims.trace_statistics import (
     amplified_layers,
     departure_layer,
@@ -103,11 +103,11 @@ def pair_correlation(results: ModelResults, names: Sequence[str], options: dict)
 def weakest_pair_correlation(
     results: ModelResults, names: Sequence[str], options: dict
 ) -> Measurement:
-    """Smallest Pearson's r of e(x) over pairs of different quantizers, with its interval."""
+    """Pearson's r of e(x) of the pair of different quantizers that is least surely correlated."""
     pairs = _pairs(results, names)
     draws = _pair_draws(results, pairs)
-    weakest = int(np.argmin(draws[0]))
-    return results.measure(draws[:, weakest], pairs[weakest], f"smallest of {len(pairs)} pairs")
+    least = weakest(draws, results.settings.confidence)
+    return results.measure(draws[:, least], pairs[least], f"least sure of {len(pairs)} pairs")
 
 
 def pair_correlation_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
@@ -185,19 +185,23 @@ def residual_depth_slope(results: ModelResults, names: Sequence[str], options: d
 def residual_correlation_gap(
     results: ModelResults, names: Sequence[str], options: dict
 ) -> Measurement:
-    """Last layer's correlation of norm(z) less that of norm(r), mean over methods."""
+    """Last layer's |correlation| of norm(r) less that of norm(z), mean over methods.
+
+    How clearly a norm predicts is the strength of its correlation, whatever the sign.
+    """
     places = [_index(results, "r"), _index(results, "z")]
-    r, z = _norm_draws(results, names)[:, :, places, -1].mean(axis=1).T
-    return results.measure(z - r, names, f"r {r[0]:.2f}, z {z[0]:.2f}")
+    draws = _norm_draws(results, names)[:, :, places, -1]  # [1 + R, names, 2]
+    gaps = np.abs(draws[..., 0]) - np.abs(draws[..., 1])
+    r, z = draws[0].mean(axis=0)
+    return results.measure(gaps.mean(axis=1), names, f"r of r {r:.2f}, of z {z:.2f}")
 
 
 def set_norm_difference(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Relative difference of the norm in D_large from that in D_ctrl, in one upper layer.
 
-    norm(D_large) / norm(D_ctrl) - 1, mean over methods, in the least favourable upper layer.
-
-    The statement is about every upper layer, so the layer that speaks most against it is judged,
-    with its own interval: it holds only if it holds there.
+    norm(D_large) / norm(D_ctrl) - 1, mean over methods. The statement is about every upper layer,
+    so the layer whose interval reaches furthest against it is judged: it holds only if it holds
+    there.
     """
     place = _index(results, options["quantity"])
     per_method = [
@@ -213,7 +217,7 @@ def set_norm_difference(results: ModelResults, names: Sequence[str], options: di
     by_layer = np.mean(per_method, axis=0)
     layers = by_layer.shape[1]
     upper = by_layer[:, layers // 2 :]
-    worst = int((np.argmax if options["expect"] == "below" else np.argmin)(upper[0]))
+    worst = weakest(upper, results.settings.confidence, options["expect"])
     holds = np.sum(upper[0] < 0 if options["expect"] == "below" else upper[0] > 0)
     detail = (
         f"layer {layers // 2 + worst + 1}; {options['expect']} 0 in {holds} of {upper.shape[1]} "
