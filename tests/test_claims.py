@@ -173,6 +173,10 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
             changed(requires=["predicts"]),
             "claim 'predicts': requires 'predicts', which is no claim",
         ),
+        (
+            changed(requires_any=["predicts"]),
+            "claim 'predicts': requires 'predicts', which is no claim",
+        ),
         (changed(requires="other"), "claim 'predicts': requires must be a list of claims"),
         ({**MINIMAL, "claims": MINIMAL["claims"] * 2}, "claim 'predicts' is there twice"),
         ({**MINIMAL, "claims": []}, "claims: must be a list of at least one"),

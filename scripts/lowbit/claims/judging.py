@@ -95,18 +95,29 @@ def _judge_paper(paper: Paper, study: Study) -> list[Verdict]:
 
 
 def _not_passed(claim: Claim, judged: Mapping[str, Sequence[Verdict]]) -> str:
-    """Why a claim may not be judged yet: a figure that it requires differs, or all are not run."""
-    for name in claim.requires:
-        figures = [row for row in judged[name] if row.kind == "figure"]
-        for row in figures:
+    """Why a claim may not be judged yet: a figure that it requires differs, or none was run."""
+    figures = {
+        name: [row for row in judged[name] if row.kind == "figure"]
+        for name in (*claim.requires, *claim.requires_any)
+    }
+    for name, rows in figures.items():
+        for row in rows:
             if row.verdict == DIFFERS:
                 return (
                     f"{name} did not pass: {row.measured:.4g} instead of {row.expected} on "
                     f"{row.model}"
                 )
-        if not any(row.verdict == REPRODUCED for row in figures):
-            why = figures[0].verdict.removeprefix("not run (").removesuffix(")")
+    passed = {name for name, rows in figures.items() if REPRODUCED in [r.verdict for r in rows]}
+    for name in claim.requires:
+        if name not in passed:
+            why = figures[name][0].verdict.removeprefix("not run (").removesuffix(")")
             return f"{name} was not run: {why}"
+    if claim.requires_any and not passed.intersection(claim.requires_any):
+        return (
+            f"none of {', '.join(claim.requires_any)} was run (why is said there): one figure "
+            "at least must be reproduced in this study, also for a family that has none of its "
+            "own; add a model that has one"
+        )
     return ""
 
 

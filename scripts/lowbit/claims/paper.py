@@ -59,6 +59,9 @@ class Claim:
     stages: list[str]
     scope: str = MODEL
     requires: list[str] = field(default_factory=list)
+    """Claims of each of which no figure may differ, and one must be reproduced."""
+    requires_any: list[str] = field(default_factory=list)
+    """The same of all of these together."""
     paper: str = ""
     statistic: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -197,7 +200,7 @@ def _check_claims(paper: Paper, statistics: Mapping[str, Container[str]]) -> Non
 
 def _check_gates(claim: Claim, before: Mapping[str, Claim], where: str) -> None:
     """Check that what a claim requires stands before it, and has figures to be passed."""
-    for name in claim.requires:
+    for name in (*claim.requires, *claim.requires_any):
         if name not in before or not before[name].figures:
             raise InputError(
                 f"{where}: requires '{name}', which is no claim with figures further up in the file"
@@ -243,6 +246,7 @@ EXPECTED_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "on_documents": (bool, "true or false"),
     "stages": (list, "a list of stage names"),
     "requires": (list, "a list of claims"),
+    "requires_any": (list, "a list of claims"),
     "sources": (list, "a list of hub repositories"),
     "claims": (list, "a list"),
     "values": (dict, "a mapping of models to values"),
