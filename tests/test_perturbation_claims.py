@@ -1,6 +1,7 @@
 """The perturbation paper's claims: each statistic where it holds and where it is refuted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from lowbit.experiments.perturbation_conditions import (
     SHUFFLED,
     WEIGHTS,
 )
+from lowbit.files import read_table, write_csv
 
 FILE = "claims/perturbation.yaml"
 PAPER: Paper = read_paper(FILE, STATISTICS, STUDY_STATISTICS)
@@ -213,6 +215,17 @@ def test_sensitivities_are_compared_at_one_relative_norm() -> None:
     of_activations = 3 / 0.5**2
     assert found.value == pytest.approx(of_weights - of_activations, rel=1e-3)
     assert found.detail.startswith("weights are more sensitive at ||Delta|| / ||x|| = 0.5;")
+
+
+def test_intensities_of_parquet_are_found_among_those_of_csv(tmp_path: Path) -> None:
+    """CSV keeps nine digits of a third."""
+    scores = perturbation_scores()
+    results = perturbed(scores.assign(intensity=scores["intensity"] / 3))
+    exact = measured("sensitivity_difference", results)
+    write_csv(tmp_path / "perturbation.csv", results.tables["perturbation"])
+    read = results.tables | {"perturbation": read_table(tmp_path / "perturbation.csv")}
+    found = measured("sensitivity_difference", replace(results, tables=read))
+    assert found.value == pytest.approx(exact.value, rel=1e-6)
 
 
 def quadratic(weights: float, activations: float, width: float) -> ModelResults:

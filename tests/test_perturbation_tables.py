@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 from run_script import run_script
 from synthetic_perturbation import (
+    BOOTSTRAP as CLAIMS_BOOTSTRAP,
+)
+from synthetic_perturbation import (
     PLAN,
     documents,
+    model_results,
     perturbation_scores,
     simulation_scores,
     spread,
@@ -30,6 +34,7 @@ from lowbit.analysis.perturbation.sensitivity import by_kind, sensitivity_table
 from lowbit.analysis.perturbation.sets import set_table
 from lowbit.analysis.perturbation.simulations import best_transforms, simulation_table
 from lowbit.analysis.statistics import BootstrapSettings
+from lowbit.claims.statistics import STATISTICS
 from lowbit.errors import InputError
 from lowbit.experiments.perturbation_conditions import (
     ACTIVATIONS,
@@ -345,6 +350,20 @@ def test_the_better_uniform_grid_is_what_others_are_compared_with() -> None:
     best = best_transforms(simulations)
     assert (best["best"] == "uniform asymmetric").all()
     assert not best["surely"].any()
+
+
+def test_simulations_have_the_claims_resamples_whatever_the_order_of_documents() -> None:
+    scores = simulation_scores(doc_ids=[f"doc{number}" for number in (30, 4, 100, 21, 3, 7, 1, 9)])
+    keys = [*asdict(list_simulations(["W4A16"], ["power"], ["power"])[0]), "setting"]
+    sizes = scores[keys].drop_duplicates().assign(target=WEIGHTS, module="m", signal=1.0, noise=0.1)
+    table = simulation_table(scores, sizes, CLAIMS_BOOTSTRAP, 0)
+    row = rows_of(table, setting="W4A16", transform="power", weights_per="row").iloc[0]
+    results = model_results({"simulation_scores": scores})
+    at = {"setting": "W4A16", "transform": "power", "weights_per": "row"}
+    claimed = STATISTICS["perplexity_rise"](results, [], at)
+    np.testing.assert_allclose(
+        np.exp(row[["low", "high"]].astype(float)) - 1, [claimed.low, claimed.high]
+    )
 
 
 def test_simulations_without_a_uniform_grid() -> None:

@@ -17,6 +17,9 @@ KURTOSES = ("r_kurtosis", "h_kurtosis")
 PARALLEL_RESIDUAL = "attention and MLP run in parallel"
 """Why an architecture has no r: there is no residual stream between the two."""
 
+CSV_ROUNDING = 1e-8
+"""Relative: `write_csv` keeps nine digits, Parquet all."""
+
 MEAN_OF_METHODS = "mean of methods"
 """Name of a table's rows over all methods; no method of a study can be called that."""
 
@@ -72,10 +75,16 @@ def by_document(frame: pd.DataFrame, column: str, names: Sequence[str]) -> np.nd
 
 
 def matching(table: pd.DataFrame, wanted: Mapping[str, object]) -> np.ndarray:
-    """Tell which rows have these values in these columns; bool [rows]."""
+    """Tell which rows have these values in these columns; bool [rows].
+
+    A float equals what `write_csv` makes of it.
+    """
     chosen = np.ones(len(table), bool)
     for column, value in wanted.items():
-        chosen &= (table[column] == value).to_numpy()
+        if isinstance(value, float):
+            chosen &= np.isclose(table[column], value, rtol=CSV_ROUNDING, atol=0)
+        else:
+            chosen &= (table[column] == value).to_numpy()
     return chosen
 
 

@@ -44,7 +44,9 @@ def simulation_table(
     """
     number = scores.groupby(SIMULATION, sort=False).ngroup()
     scores = scores.assign(error=scores["nll"] - scores["nll_full"], number=number)
-    errors = scores.pivot(index="doc_id", columns="number", values="error").to_numpy()
+    wide = scores.pivot(index="doc_id", columns="number", values="error")
+    # In the table's order, so that resamples are those of the claims.
+    errors = wide.loc[scores["doc_id"].drop_duplicates()].to_numpy()
     rows = scores.drop_duplicates("number")[SIMULATION].reset_index(drop=True)
     counts = resample_counts(len(errors), settings, seed)
     draws = mean_draws(errors, np.ones(len(errors), bool), counts)
