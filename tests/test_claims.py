@@ -14,7 +14,14 @@ from synthetic_study import METHODS, make_residuals, make_scores
 from lowbit.analysis.error_sets import ErrorSettings, choose_sets, error_table, sets_table
 from lowbit.analysis.statistics import BootstrapSettings, expected_jaccard
 from lowbit.analysis.tables import by_document, methods_from_config
-from lowbit.claims.judging import Study, judge, judge_direction, judge_figure, repository
+from lowbit.claims.judging import (
+    Study,
+    judge,
+    judge_direction,
+    judge_figure,
+    repository,
+    study_method,
+)
 from lowbit.claims.paper import Paper, read_paper
 from lowbit.claims.report import claims_markdown, verdict_counts
 from lowbit.claims.results import MADE_BY
@@ -30,7 +37,7 @@ MINIMAL = {
     "name": "tiny",
     "title": "A paper",
     "reference": "none",
-    "documents": {"source": "fineweb", "length": 512},
+    "documents": {"source": "fineweb", "repository": "HuggingFaceFW/fineweb", "length": 512},
     "models": {"qwen": {"name": "Qwen", "sources": ["Qwen/Qwen2.5-7B"]}},
     "methods": {"NF3": {"quantizer": "nf", "bits": 3, "group_size": 64}},
     "claims": [
@@ -305,25 +312,42 @@ def test_figures_bind_on_the_papers_model_method_and_text(tmp_path):
         (row,) = claims[claims["kind"] == "figure"].itertuples()
         return row
 
-    row = figure(source=hub, text="hub:HuggingFaceFW/fineweb@1")
+    row = figure(source=hub, text="hub:HuggingFaceFW/fineweb@1/sample/10BT/000_00000.parquet")
     assert row.verdict in ("reproduced", "differs")
     assert row.model == "m"
     assert row.methods == "nf3"
     assert row.expected == "-0.58 ± 0.05"
     assert (row.verdict == "reproduced") == (abs(row.measured + 0.58) <= 0.05)
     assert "Qwen is not in this study" in figure().verdict
-    assert "documents of 512 tokens from fineweb" in figure(source=hub).verdict
+    others = ("hub:HuggingFaceFW/fineweb-edu@1/x.parquet", "path:/texts/fineweb.jsonl", "fineweb")
+    for text in ("demo", *others):
+        assert "documents of 512 tokens from fineweb" in figure(source=hub, text=text).verdict
     others = {name: method for name, method in METHODS.items() if name != "nf3"}
-    row = figure(source=hub, text="fineweb", methods=others)
+    row = figure(source=hub, text="named:fineweb", methods=others)
     assert row.verdict == (
         "not run (no method like NF3 in this study: quantizer nf, bits 3, group_size 64)"
     )
 
 
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [({}, True), ({"activation_order": False}, False), ({"damping": 0.1}, False)],
+)
+def test_gptq_is_the_papers_with_its_order_and_damping_only(changed: dict, found: bool):
+    method = {"quantizer": "gptq", "bits": 3, "group_size": 64, "symmetric": True}
+    method |= {"activation_order": True, "damping": 0.01} | changed
+    mine = study(methods={**METHODS, "mine": method})
+    if found:
+        assert study_method(read(INPUTS), "GPTQ3", mine) == "mine"
+    else:
+        with pytest.raises(NotMeasured, match=r"no method like GPTQ3 .* damping 0\.01"):
+            study_method(read(INPUTS), "GPTQ3", mine)
+
+
 def test_figures_may_be_of_another_statistic_than_the_direction(tmp_path):
     figures = {"tolerance": 0.05, "statistic": "perplexity", "values": {"qwen": {"NF3": 9.5}}}
     paper = read(write(tmp_path, changed(figures=figures)))
-    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="fineweb"))
+    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="named:fineweb"))
     direction, figure = claims.itertuples()
     assert (direction.statistic, figure.statistic) == ("residual_correlation", "perplexity")
     assert figure.measured == pytest.approx(STATISTICS["perplexity"](results(), ["nf3"], {}).value)
@@ -386,7 +410,7 @@ def test_an_undefined_interval_is_no_verdict(tmp_path, monkeypatch, numbers):
         STATISTICS, "residual_correlation", lambda results, names, options: measurement(*numbers)
     )
     paper = read(write(tmp_path, MINIMAL))
-    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="fineweb"))
+    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B", text="named:fineweb"))
     assert list(claims["kind"]) == ["direction", "figure"]
     assert claims["verdict"].str.startswith("not run (the value or its interval is undefined").all()
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.studied_models import StudiedModel
-from lowbit.claims.paper import ALL_MODELS, KEY_SEPARATOR, STUDY, Claim, Direction, Paper
+from lowbit.claims.paper import ALL_MODELS, KEY_SEPARATOR, STUDY, Claim, Direction, Paper, PaperText
 from lowbit.claims.results import StudyResults
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
 from lowbit.claims.study_statistics import STUDY_STATISTICS
@@ -81,7 +81,7 @@ def judge(papers: Sequence[Paper], study: Study) -> pd.DataFrame:
 
 
 def repository(source: str) -> str:
-    """Return the hub repository of a model's source ('hub:Qwen/Qwen2.5-7B@abc'), or ''."""
+    """Return the hub repository of a source ('hub:Qwen/Qwen2.5-7B@abc'), or ''."""
     return source.removeprefix("hub:").split("@")[0] if source.startswith("hub:") else ""
 
 
@@ -271,12 +271,18 @@ def study_model(paper: Paper, paper_model: str, study: Study, on_documents: bool
     text = paper.documents
     if not on_documents:
         return found[0]
-    if text.source not in study.text_source.casefold() or text.length != study.text_length:
+    if not _is_of(text, study.text_source) or text.length != study.text_length:
         raise NotMeasured(
             f"the figure is for documents of {text.length} tokens from {text.source}, this study "
             f"has {study.text_length} tokens from {study.text_source}"
         )
     return found[0]
+
+
+def _is_of(text: PaperText, source: str) -> bool:
+    """Whether a study's `documents.source` is the paper's text, by its name or on the hub."""
+    on_hub = repository(source).casefold() == text.repository.casefold()
+    return on_hub or source == f"named:{text.source}"
 
 
 def study_method(paper: Paper, label: str, study: Study) -> str:

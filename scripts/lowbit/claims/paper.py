@@ -85,9 +85,11 @@ class PaperModel:
 
 @dataclass(frozen=True)
 class PaperText:
-    """The paper's documents: a word in the source's name, and the length in tokens."""
+    """The paper's documents: their name in config/sources.yaml, where they are on the hub, and the
+    length in tokens."""
 
     source: str
+    repository: str
     length: int
 
 
