@@ -251,7 +251,14 @@ def test_too_few_documents_are_not_judged() -> None:
     few = tabulated(scores[~scores["doc_id"].isin([*LARGE[4:], *CONTROL[4:]])])
     assert conclusion(few).startswith("Not judged: D_large or D_ctrl has fewer than 5 documents")
     assert "Not judged" in intervention_answer(few, "tiny")
-    assert "| too few documents |" in intervention_markdown(few, "tiny", 0.95)
+    page = intervention_markdown(few, "tiny", 0.95)
+    assert "| too few documents |" in page
+    assert "nan" not in page
+    ends = [name for name in few if name.endswith(("low", "high"))]
+    assert few[[*ends, "per_full_change"]].isna().all(axis=None)
+    assert few["difference"].notna().all()
+    plotting.start()
+    intervention_figures.scaled_norms(few).draw_without_rendering()
 
 
 def test_what_is_left_out_has_a_row_and_a_line() -> None:

@@ -283,6 +283,10 @@ def test_perplexity_and_accuracy_on_evaluation_sets() -> None:
     assert noise["difference"] == pytest.approx(np.exp(65 / 40) - np.exp(1))
     assert found.loc[("words", "accuracy", "noise"), "value"] == pytest.approx(1 / 6)
     assert found.loc[("words", "accuracy", "clip"), "difference"] == pytest.approx(1 / 3)
+    ends = ["low", "high", "difference_low", "difference_high"]
+    assert found[ends].isna().all(axis=None)  # of two windows and three items
+    many = pd.concat([scores.assign(row=scores["row"] + str(n)) for n in range(3)])
+    assert set_table(many, ["change"], BOOTSTRAP, 0)[ends].notna().all(axis=None)
     assert found.loc[("words", "word_perplexity", "clip"), "value"] == pytest.approx(np.exp(1))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.colors
 import matplotlib.text
 import numpy as np
+import pandas as pd
 import pytest
 from run_script import run_script
 from synthetic_study import LAYERS, METHODS, make_residuals, make_scores
@@ -178,6 +179,20 @@ def test_without_r_the_other_norms_are_shown(tables):
     assert "logarithmic" not in texts(norms)
     reversal = residual_figures.reversal(by_set, tables.methods)
     assert "this architecture has no norm(r)" in texts(reversal)
+
+
+def test_sets_of_few_documents_have_norms_without_an_interval(tables):
+    """The larger set alone has one; neither difference nor ratio has."""
+    few = tables.sets[tables.sets["set"] == "large"].groupby("method").head(4)
+    sets = pd.concat([few, tables.sets[tables.sets["set"] == "control"]])
+    names = [method.name for method in tables.methods]
+    by_set = norms_by_set(tables.residuals, tables.errors, sets, names, BOOTSTRAP, 0)
+    assert by_set["mean"].notna().all()
+    without = by_set.loc[by_set[["low", "high"]].isna().all(axis=1), "set"]
+    assert set(without) == {"large", "difference", "ratio"}
+    assert (by_set["set"].isin(set(without)) == by_set["low"].isna()).all()
+    for figure in (residual_figures.reversal, residual_figures.norms_by_set):
+        assert "D_large" in texts(figure(by_set, tables.methods))
 
 
 def test_norms_are_shown_for_the_fewest_bits(tables):

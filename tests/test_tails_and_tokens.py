@@ -193,6 +193,23 @@ def test_rows_are_means_over_tokens_of_a_set():
     assert row["error_low"] < row["mean_error"] < row["error_high"]
 
 
+def test_bins_in_few_documents_have_no_interval():
+    """Of ten documents nine are predicted with one confidence, the tenth with another."""
+    rng = np.random.default_rng(2)
+    errors, confidence = rng.normal(size=(10, 19)), np.full((10, 19), 0.35)
+    confidence[0] = 0.95
+    sets = {"all": np.ones(10, bool), "large": np.arange(10) < 4}
+    bins, counts = [confidence_bins(confidence)], resample_counts(10, BOOTSTRAP, 0)
+    table = token_table(token_rows("m", errors, errors > 0, bins, sets, counts, 0.9))
+    at = table.set_index(["set", "bin"])
+    ends = ["error_low", "error_high", "flip_low", "flip_high"]
+    assert at.loc[("all", "0.3-0.4"), ends].notna().all()
+    others = at.drop(("all", "0.3-0.4"))
+    assert len(others) == 3
+    assert others[ends].isna().all(axis=None)
+    assert others[["mean_error", "flip_rate"]].notna().all(axis=None)
+
+
 def test_token_columns_are_read_as_they_were_written(tmp_path):
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     columns = {

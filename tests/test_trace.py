@@ -227,6 +227,16 @@ def test_tables_equal_means_and_scipy(traced: ModelResults) -> None:
     assert row["pearson"] == pytest.approx(expected)
 
 
+def test_sets_of_few_documents_have_curves_without_an_interval(traced: ModelResults) -> None:
+    sets = traced.sets.groupby(["method", "set"]).head(4)
+    doc_ids = traced.doc_ids
+    curves = exit_curves(traced.tables["early_exit"], sets, doc_ids, TRACED, BOOTSTRAP, 0)
+    assert set(curves["n"]) == {4}
+    assert curves["nll"].notna().all()
+    assert curves[["low", "high"]].isna().all(axis=None)
+    assert [len(axes.lines) for axes in figures.exit_curves(curves).axes] == [4, 4]
+
+
 def test_figures_are_drawn(traced: ModelResults, tmp_path: Path) -> None:
     plotting.start()
     curves = exit_curves(

@@ -31,9 +31,12 @@ def number(value: float) -> str:
 
 
 def number_with_interval(value: float, low: float, high: float) -> str:
-    """'0.48 [0.40, 0.55]', all with the same decimals, or nothing where there is no value."""
+    """'0.48 [0.40, 0.55]', all with the same decimals; '0.48' where there is no interval, and
+    nothing where there is no value."""
     if math.isnan(value):
         return ""
+    if math.isnan(low):
+        return number(value)
     value_text, low_text, high_text = _rounded([value, low, high])
     return f"{value_text} [{low_text}, {high_text}]"
 

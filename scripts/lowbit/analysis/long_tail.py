@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.statistics import (
-    MINIMUM_DOCUMENTS,
     BootstrapSettings,
     mean_draws,
     require_documents,
     resample_counts,
-    summarise,
+    summarise_set,
 )
 from lowbit.analysis.tables import by_document
 
@@ -100,10 +99,7 @@ def _rows(
     confidence: float,
 ) -> list[list]:
     """One row per method from draws [1 + R, methods] of a group's mean error."""
-    value, low, high = summarise(draws, confidence)
-    if size < MINIMUM_DOCUMENTS:
-        low, high = np.full((2, len(methods)), np.nan)
-    numbers = zip(methods, value, low, high, medians, strict=True)
+    numbers = zip(methods, *summarise_set(draws, confidence, size), medians, strict=True)
     return [
         [method, name, *edges, size, mean, lower, upper, median]
         for method, mean, lower, upper, median in numbers

@@ -150,6 +150,19 @@ def summarise(draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndar
     return draws[0], low, high
 
 
+def summarise_set(
+    draws: np.ndarray, confidence: float, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of a set of `n` documents: without interval (nan) below `MINIMUM_DOCUMENTS`.
+
+    That of one document would have no width.
+    """
+    if n >= MINIMUM_DOCUMENTS:
+        return summarise(draws, confidence)
+    nothing = np.full(draws.shape[1:], np.nan)[()]  # of one number a number
+    return draws[0], nothing, nothing
+
+
 def estimate(draws: np.ndarray, confidence: float) -> Estimate:
     """Return the estimate of one statistic from its draws [1 + R]."""
     return Estimate(*(float(number) for number in summarise(draws, confidence)))

@@ -193,7 +193,8 @@ def token_rows(
 ) -> list[list]:
     """Mean error and flip rate by set and bin, rows of `TOKEN_COLUMNS`; empty bins have none.
 
-    Intervals are over documents, which are resampled with all of their tokens.
+    Intervals are over documents, which are resampled with all of their tokens; where fewer than
+    `MINIMUM_DOCUMENTS` have tokens in a bin there is none.
 
     Args:
         token_errors: d(t) [documents, tokens], nats.
@@ -206,9 +207,12 @@ def token_rows(
             filled = np.flatnonzero(sizes[member].sum(axis=0))
             drawn, inside = counts[:, member], np.ix_(member, filled)
             total = drawn @ sizes[inside]
+            few = (sizes[inside] > 0).sum(axis=0) < MINIMUM_DOCUMENTS
             with np.errstate(invalid="ignore"):
                 error = summarise(drawn @ errors[inside] / total, confidence)
                 flip = summarise(drawn @ flipped[inside] / total, confidence)
+            for _, low, high in (error, flip):
+                low[few] = high[few] = np.nan
             for column, place in enumerate(filled):
                 low, high = bins.lowest[place], bins.highest[place]
                 keys = [method, name, bins.by, bins.label(low, high), low, high, total[0, column]]

@@ -17,7 +17,7 @@ from lowbit.analysis.statistics import (
     BootstrapSettings,
     mean_draws,
     resample_counts,
-    summarise,
+    summarise_set,
 )
 from lowbit.experiments.intervention_conditions import (
     ALL,
@@ -76,7 +76,8 @@ def intervention_table(
     `against_inverse`: the error less that under the inverse factor or swap. `nll_full_change`: of
     the full-precision model's NLL. `per_full_change`: difference over the size of that change, nan
     where its interval includes 0. Swaps have one more row, set `gap`: the mean error of D_large
-    less that of D_ctrl. A condition that is left out has one row with a note.
+    less that of D_ctrl. A condition that is left out has one row with a note. Of fewer than
+    `MINIMUM_DOCUMENTS` in a set there are no intervals.
 
     Args:
         scores: method, condition, layers, factor, norm_ratio, set, doc_id, partner, nll_full, nll,
@@ -95,7 +96,7 @@ def intervention_table(
         for name, of_set in draws.items():
             rows += [
                 {"method": method, "set": name}
-                | _row(key, of_set, settings.confidence)
+                | _row(key, of_set, settings.confidence, _fewest(key, of_method, name))
                 | _described(key, of_method, name)
                 for key in of_set
                 if name != GAP or key[0] in (SWAP, SWAP_INVERSE)
@@ -138,41 +139,54 @@ def _gaps(
     }
 
 
-def _row(key: Key, draws: Mapping[Key, Mapping[str, np.ndarray]], confidence: float) -> dict:
-    """The numbers of one intervention."""
+def _row(
+    key: Key, draws: Mapping[Key, Mapping[str, np.ndarray]], confidence: float, n: int
+) -> dict:
+    """The numbers of one intervention on `n` documents."""
     condition, layers, factor = key
     mine = draws[key]
     changes = {k: each["error_edited"] - each["error_unedited"] for k, each in draws.items()}
     full = mine["nll_full_edited"] - mine["nll_full_unedited"]
     row = {"condition": condition, "layers": layers, "factor": factor}
     row |= {name: mine[name][0] for name in ("error_unedited", "error_edited")}
-    row |= _estimate("difference", changes[key], confidence)
-    row |= _estimate("nll_full_change", full, confidence)
+    row |= _estimate("difference", changes[key], confidence, n)
+    row |= _estimate("nll_full_change", full, confidence, n)
     row["low"], row["high"] = row.pop("difference_low"), row.pop("difference_high")
     sham = SHAM_OF.get(condition), ALL if condition == SCALE else layers, factor
     if sham in draws:
-        row |= _estimate("beyond_sham", changes[key] - changes[sham], confidence)
+        row |= _estimate("beyond_sham", changes[key] - changes[sham], confidence, n)
     if condition in (SCALE, SWAP):
         inverse = SCALE if condition == SCALE else SWAP_INVERSE, layers, INVERSE.get(factor)
         against = mine["error_edited"] - draws[inverse]["error_edited"]
-        row |= _estimate("against_inverse", against, confidence)
+        row |= _estimate("against_inverse", against, confidence, n)
     changed = row["nll_full_change_low"] > 0 or row["nll_full_change_high"] < 0
     if changed and condition not in SHAM_OF.values():
         row["per_full_change"] = row["difference"] / abs(row["nll_full_change"])
     return row
 
 
-def _estimate(name: str, draws: np.ndarray, confidence: float) -> dict[str, float]:
-    numbers = (float(number) for number in summarise(draws, confidence))
+def _estimate(name: str, draws: np.ndarray, confidence: float, n: int) -> dict[str, float]:
+    numbers = (float(number) for number in summarise_set(draws, confidence, n))
     return dict(zip((name, f"{name}_low", f"{name}_high"), numbers, strict=True))
+
+
+def _of_key(key: Key, of_method: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one intervention."""
+    condition, layers, factor = key
+    chosen = (of_method["condition"] == condition) & (of_method["layers"] == layers)
+    chosen &= of_method["factor"].isna() if factor is None else of_method["factor"] == factor
+    return of_method[chosen]
+
+
+def _fewest(key: Key, of_method: pd.DataFrame, name: str) -> int:
+    """Number of documents of a set, of the gap that of the smaller set."""
+    sizes = _of_key(key, of_method)["set"].value_counts()
+    return int(sizes.min() if name == GAP else sizes[name])
 
 
 def _described(key: Key, of_method: pd.DataFrame, name: str) -> dict:
     """Number of documents, and for swaps how much norms change and how alike partners are."""
-    condition, layers, factor = key
-    chosen = (of_method["condition"] == condition) & (of_method["layers"] == layers)
-    chosen &= of_method["factor"].isna() if factor is None else of_method["factor"] == factor
-    each = of_method[chosen]
+    each, condition = _of_key(key, of_method), key[0]
     if name == GAP:
         return {"n": len(each), "note": "D_large less D_ctrl"}
     of_set = each[each["set"] == name]

@@ -11,6 +11,7 @@ from lowbit.analysis.statistics import (
     pearson_draws,
     resample_counts,
     summarise,
+    summarise_set,
 )
 from lowbit.analysis.tables import document_ids, membership, norms_by_document
 from lowbit.names import FULL, SETS
@@ -54,6 +55,8 @@ def exit_curves(
 ) -> pd.DataFrame:
     """Mean early-exit NLL by layer of the full and each quantized model, on D_large and D_ctrl.
 
+    A set of fewer than `MINIMUM_DOCUMENTS` has no interval.
+
     Args:
         exits: model, sets_of, quantity (r, z), doc_id, layer, nll; documents in that method's sets.
         doc_ids: all documents of the study, for resamples that are paired with other tables'.
@@ -68,10 +71,11 @@ def exit_curves(
         for method in mine if model == FULL else [model]:
             for name in SETS:
                 member = membership(sets, sets_of, name, doc_ids)
-                numbers = summarise(mean_draws(nll, member, counts), settings.confidence)
+                draws, n = mean_draws(nll, member, counts), int(member.sum())
+                numbers = summarise_set(draws, settings.confidence, n)
                 keys = [method, sets_of, name, model, quantity]
                 rows += [
-                    [*keys, layer, *values, int(member.sum())]
+                    [*keys, layer, *values, n]
                     for layer, values in enumerate(zip(*numbers, strict=True), 1)
                 ]
     return pd.DataFrame(rows, columns=EXIT_COLUMNS)

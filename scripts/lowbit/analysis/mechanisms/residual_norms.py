@@ -19,6 +19,7 @@ from lowbit.analysis.statistics import (
     resample_counts,
     spearman_draws,
     summarise,
+    summarise_set,
 )
 from lowbit.analysis.tables import (
     KURTOSES,
@@ -110,7 +111,7 @@ def norms_by_set(
 
     Beside the norms it has the kurtoses `r_kurtosis` and `h_kurtosis`. The reversal effect: in the
     upper half of the layers the ratio is below 1 for r and above 1 for h. A quantity that the
-    architecture does not have has no rows.
+    architecture does not have has no rows, and a set of fewer than `MINIMUM_DOCUMENTS` no interval.
     """
     doc_ids = document_ids(frame)
     norms, quantities, layers = _present_norms(residuals, doc_ids, (*QUANTITIES, *KURTOSES))
@@ -119,11 +120,15 @@ def norms_by_set(
     for method in methods:
         large = membership(sets, method, "large", doc_ids)
         control = membership(sets, method, "control", doc_ids)
-        sizes = {"large": large.sum(), "control": control.sum()}
+        sizes = {"large": int(large.sum()), "control": int(control.sum())}
         for name, draws in set_draws(norms, large, control, counts).items():
-            n = sizes.get(name, large.sum() + control.sum())
+            n, fewest = sizes.get(name, sum(sizes.values())), sizes.get(name, min(sizes.values()))
             keys = [(quantity, layer) for quantity in quantities for layer in layers]
-            rows += _set_rows(method, name, draws, keys, int(n), settings.confidence)
+            numbers = summarise_set(draws, settings.confidence, fewest)
+            rows += [
+                [method, quantity, layer, name, *row, n]
+                for (quantity, layer), *row in zip(keys, *map(np.ravel, numbers), strict=True)
+            ]
     return pd.DataFrame(rows, columns=SET_COLUMNS)
 
 
@@ -134,19 +139,3 @@ def _present_norms(
     norms, layers = norms_by_document(residuals, doc_ids, wanted)
     quantities = present_quantities(norms, wanted)
     return norms[:, [wanted.index(name) for name in quantities]], quantities, layers
-
-
-def _set_rows(
-    method: str,
-    name: str,
-    draws: np.ndarray,
-    keys: list[tuple[str, int]],
-    n: int,
-    confidence: float,
-) -> list[list]:
-    """Rows of one set from draws [1 + R, quantity, layer]; `keys`: every quantity and layer."""
-    numbers = (column.reshape(-1) for column in summarise(draws, confidence))
-    return [
-        [method, quantity, layer, name, *row, n]
-        for (quantity, layer), *row in zip(keys, *numbers, strict=True)
-    ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lowbit.analysis.evaluation import measure_draws
-from lowbit.analysis.statistics import BootstrapSettings, resample_counts, summarise
+from lowbit.analysis.statistics import BootstrapSettings, resample_counts, summarise_set
 
 VALUE = ("value", "low", "high")
 DIFFERENCE = ("difference", "difference_low", "difference_high")
@@ -17,7 +17,8 @@ def set_table(
     """One row per set, condition and measure, see `lowbit.analysis.evaluation`.
 
     Rows of a set have their mean over seeds. `value` with interval over the rows of the set;
-    `full`: of the full-precision model; `difference` from it, with interval.
+    `full`: of the full-precision model; `difference` from it, with interval. A set of fewer than
+    `MINIMUM_DOCUMENTS` rows has no intervals.
 
     Args:
         scores: `keys`, set, kind, row, tokens, nll, nll_full, correct, correct_full; and seed,
@@ -26,18 +27,19 @@ def set_table(
     """
     found = []
     for name, mine in _means(scores, keys).groupby("set", sort=False):
-        counts = resample_counts(mine["row"].nunique(), settings, seed)
+        n, confidence = mine["row"].nunique(), settings.confidence
+        counts = resample_counts(n, settings, seed)
         for _, rows in mine.groupby(list(keys), sort=False, dropna=False):
             full = rows.assign(nll=rows["nll_full"], correct=rows["correct_full"])
             of_full = measure_draws(full, counts)
             condition = rows[list(keys)].iloc[0].to_dict()
             for measure, draws in measure_draws(rows, counts).items():
                 row = {"set": name, "measure": measure, **condition}
-                row |= dict(zip(VALUE, summarise(draws, settings.confidence), strict=True))
+                row |= dict(zip(VALUE, summarise_set(draws, confidence, n), strict=True))
                 row |= {"full": of_full[measure][0]}
-                difference = summarise(draws - of_full[measure], settings.confidence)
+                difference = summarise_set(draws - of_full[measure], confidence, n)
                 row |= dict(zip(DIFFERENCE, difference, strict=True))
-                found.append(row | {"n": counts.shape[1]})
+                found.append(row | {"n": n})
     return pd.DataFrame(found)
 
 
