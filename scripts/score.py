@@ -81,7 +81,7 @@ def score(
 
     from lowbit.engine.engine import Engine
     from lowbit.experiments.kept_scores import made_from, weights_hash, write_scores
-    from lowbit.experiments.scoring import Scores, join, score_documents
+    from lowbit.experiments.scoring import Scores, put, room_for, score_documents
     from lowbit.inputs.tokens import read_tokens
     from lowbit.names import FULL
     from lowbit.unfinished import Parts
@@ -102,16 +102,19 @@ def score(
     ]
     doc_ids, token_ids = read_tokens(arguments.tokens)
     gates = engine.check(variants, token_ids)
-    shards: dict[str, list[Scores]] = {name: [] for name in pending}
+    found: dict[str, Scores] = {}
+    done = 0
     walk = partial(score_documents, engine, variants, token_ids)
     with tqdm(total=len(doc_ids), unit="document", desc=f"1 + {len(variants)} streams") as bar:
         for shard in parts.walk(Scores, [FULL, *pending], walk):
             for name in pending:
-                shards[name].append(shard[name])
-            bar.update(len(shard[FULL].nll))
+                found.setdefault(name, room_for(shard[name], len(doc_ids)))
+                put(shard[name], found[name], done)
+            done += len(shard[FULL].nll)
+            bar.update(done - bar.n)
     for name in pending:
         metadata = {"fingerprint": fingerprints[name], "gates": json.dumps(gates[name])}
-        columns = {"doc_id": doc_ids} | vars(join(shards[name]))
+        columns = {"doc_id": doc_ids} | vars(found[name])
         write_scores(methods[name]["scores"], columns, metadata)
 
 

@@ -57,6 +57,24 @@ def join(parts: Sequence[Scores]) -> Scores:
     return Scores(*(None if c[0] is None else np.concatenate(c) for c in columns))
 
 
+def room_for(scores: Scores, documents: int) -> Scores:
+    """Room for scores like these of all `documents`, to be filled with `put`.
+
+    Made at once: many small arrays that stay would keep freed logits from being used again.
+    """
+    columns = vars(scores).values()
+    return Scores(
+        *(None if c is None else np.empty((documents, *c.shape[1:]), c.dtype) for c in columns)
+    )
+
+
+def put(scores: Scores, room: Scores, first: int) -> None:
+    """Copy scores of consecutive documents to where they belong; `first` is the first's place."""
+    for values, column in zip(vars(scores).values(), vars(room).values(), strict=True):
+        if values is not None:
+            column[first : first + len(values)] = values
+
+
 def _document_means(losses: TokenLosses) -> Scores:
     def mean(column: torch.Tensor | None) -> NDArray[np.float64] | None:
         return None if column is None else column.double().mean(1).cpu().numpy()
