@@ -54,15 +54,18 @@ def token_losses(
     """
     batch, length = token_ids.shape
     targets = token_ids[:, 1:].reshape(-1).long()
-    flat = {name: states[:, :-1].reshape(targets.numel(), -1) for name, states in normed.items()}
+    places = (
+        torch.arange(batch * length, device=targets.device).view(batch, length)[:, :-1].flatten()
+    )
+    flat = {name: states.flatten(0, 1) for name, states in normed.items()}
     order = sorted(flat, key=lambda name: name != reference)
     # Made beforehand: small tensors that stay, made between the logits of one chunk and the next,
     # would keep freed memory from being used again.
     found = {name: _room(targets, reference, name) for name in order}
-    for chunk in _chunks(logits, flat[order[0]]):
+    for chunk in _chunks(logits, flat[order[0]], len(places)):
         base = None
         for name in order:
-            log_probabilities = logits(flat[name][chunk]).log_softmax(-1)
+            log_probabilities = logits(flat[name][places[chunk]]).log_softmax(-1)
             nll = -log_probabilities.gather(-1, targets[chunk, None])[:, 0]
             if reference is None:
                 losses = TokenLosses(nll)
@@ -96,7 +99,7 @@ def chosen_losses(
     found = {}
     for name, states in normed.items():
         flat, nll, hit = states[chosen], [], []
-        for chunk in _chunks(logits, flat):
+        for chunk in _chunks(logits, flat, len(flat)):
             log_probabilities = logits(flat[chunk]).log_softmax(-1)
             nll.append(-log_probabilities.gather(-1, wanted[chunk, None])[:, 0])
             if hits:
@@ -110,10 +113,14 @@ def chosen_losses(
     return found
 
 
-def _chunks(logits: Callable[[Tensor], Tensor], flat: Tensor) -> Iterator[slice]:
-    """Cut `[tokens, width]` so that the logits of a piece are at most `LOGITS_PER_CHUNK`."""
+def _chunks(logits: Callable[[Tensor], Tensor], flat: Tensor, tokens: int) -> Iterator[slice]:
+    """Cut `tokens` so that the logits of a piece are at most `LOGITS_PER_CHUNK`.
+
+    Args:
+        flat: `[..., width]` some of them, to see how many logits one has.
+    """
     step = max(1, LOGITS_PER_CHUNK // logits(flat[:1]).shape[-1])
-    for start in range(0, len(flat), step):
+    for start in range(0, tokens, step):
         yield slice(start, start + step)
 
 

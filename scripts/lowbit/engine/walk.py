@@ -69,10 +69,10 @@ def walk(
                 )
         del parameters
     for token_ids, states in zip(shard, hidden_states, strict=True):
-        yield {
-            stream.name: decoder.leave(token_ids, state)
-            for stream, state in zip(streams, states, strict=True)
-        }
+        for k in range(len(streams)):
+            states[k] = decoder.leave(token_ids, states[k])
+        yield {stream.name: states[k] for k, stream in enumerate(streams)}
+        states.clear()
 
 
 def _parents(streams: Sequence[Stream], blocks: int) -> list[int]:
