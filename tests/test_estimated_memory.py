@@ -21,7 +21,7 @@ from environments import ROOT, python_of
 from bench.random_llama import write_model
 from bench.shape import Shape
 from study.config.study import Study, load_study
-from study.estimates.engine_memory import engine_memory, unpacking
+from study.estimates.engine_memory import engine_memory, holes, unpacking
 from study.estimates.need import MIB
 from study.estimates.shapes import shape_of
 from study.estimates.walks import engine_job
@@ -104,7 +104,8 @@ def test_scoring_takes_the_memory_that_is_planned(
     def planned(name: str) -> float:
         shape = shape_of(folders[name] / "files")
         job = engine_job("score", study, shape)
-        return engine_memory(job, shape, study.engine) + unpacking(job, shape)
+        given = job, shape, study.engine
+        return engine_memory(*given) + holes(*given) + unpacking(job, shape)
 
     libraries = peak(folders["tiny"], study) - planned("tiny")
     taken = peak(folders["large"], study)

@@ -23,14 +23,21 @@ CHUNKS = 6
 """Arrays of that size: logits and log-probabilities of two streams, probabilities, a difference."""
 INSIDE_MLP, INSIDE_BLOCK = 4, 6
 """Activations of a batch in a block: as wide as the MLP; as wide as the residual stream."""
+HOLES = 1.0
+"""Of a walk's memory, what the C library keeps beside it on a CPU: freed activations and logits that
+others of another size do not fit into (measured: .8 to 1.2)."""
 UNPACKED = 1 + 3 * FLOAT32
 """Bytes per weight while one matrix is dequantized: codes, levels, scaled, in their order."""
 
 
 def engine_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
     """Bytes on the device that the model runs on, beside Python and its libraries."""
-    walked = max((_walk(walk, shape, engine) for walk in largest(job.walks)), default=0.0)
-    return BYTES[engine.dtype] * _weights(job, shape, engine) + max(walked, _checks(job, shape))
+    return BYTES[engine.dtype] * _weights(job, shape, engine) + _working(job, shape, engine)
+
+
+def holes(job: Job, shape: ModelShape, engine: Engine) -> float:
+    """Bytes that a CPU's memory takes beside that, between what comes and goes."""
+    return HOLES * _working(job, shape, engine)
 
 
 def unpacking(job: Job, shape: ModelShape) -> float:
@@ -49,6 +56,12 @@ def _weights(job: Job, shape: ModelShape, engine: Engine) -> float:
         return shape.parameters + job.quantized * shape.block_weights
     methods = job.quantized * shape.block_weights / shape.layers
     return shape.kept_parameters + BLOCKS_READ * block_parameters(shape) + methods
+
+
+def _working(job: Job, shape: ModelShape, engine: Engine) -> float:
+    """Bytes of activations and logits."""
+    walked = max((_walk(walk, shape, engine) for walk in largest(job.walks)), default=0.0)
+    return max(walked, _checks(job, shape))
 
 
 def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> float:

@@ -13,6 +13,7 @@ from study.estimates.engine_memory import (
     FLOAT32,
     block_parameters,
     engine_memory,
+    holes,
     unpacking,
 )
 from study.estimates.measured import Measured, read_measured
@@ -106,9 +107,11 @@ class Estimates:
     def computed_memory(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """Bytes at the peak beside Python and its libraries, on the CPU."""
         host, device = self._divided(rule, wildcards)
+        shape, engine = self._shape(wildcards), self.study.engine
         if rule in (*ENGINE_RULES, "answer"):  # weights pass through nothing: they are there
-            mode = "resident" if rule == "answer" else self.study.engine.mode
-            host -= self._loading(self._shape(wildcards), mode)
+            host -= self._loading(shape, "resident" if rule == "answer" else engine.mode)
+        if rule in ENGINE_RULES:
+            host += holes(engine_job(rule, self.study, shape), shape, engine)
         return host + device
 
     def work(self, rule: str, wildcards: Mapping[str, str]) -> float:
