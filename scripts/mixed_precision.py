@@ -170,12 +170,13 @@ def score_models(
     kept: "Parts",
 ) -> "pd.DataFrame":
     """NLL and KL of every model, and NLL of the full-precision one; few models at a time."""
+    import numpy as np
     import pandas as pd
     from tqdm import tqdm
 
     from lowbit.analysis.mechanisms.mixed_precision import BASE
     from lowbit.experiments.edited_documents import EDITS_AT_ONCE
-    from lowbit.experiments.scoring import Scores, join, score_documents
+    from lowbit.experiments.scoring import Scores, score_documents
     from lowbit.names import FULL
 
     names = list(models)
@@ -187,15 +188,16 @@ def score_models(
             streams = [base, *(models[name] for name in group)]
             walk = partial(score_documents, engine, streams, token_ids)
             walked = [FULL, *(stream.name for stream in streams)]
-            shards = []
+            found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in walked}
             for shard in kept.of(str(number)).walk(Scores, walked, walk):
-                shards.append(shard)
+                for name in walked:
+                    found[name].append((shard[name].nll, shard[name].kl))
                 bar.update(len(shard[FULL].nll))
-            scores |= {name: join([shard[name] for shard in shards]) for name in walked}
+            scores |= {name: np.concatenate(found[name], axis=1) for name in walked}
     labels = {BASE: base.name} | {name: stream.name for name, stream in models.items()}
-    columns = {"doc_id": doc_ids, "nll_full": scores[FULL].nll}
+    columns = {"doc_id": doc_ids, "nll_full": scores[FULL][0]}
     parts = [
-        pd.DataFrame({"model": label, **columns, "nll": scores[name].nll, "kl": scores[name].kl})
+        pd.DataFrame({"model": label, **columns, "nll": scores[name][0], "kl": scores[name][1]})
         for label, name in labels.items()
     ]
     return pd.concat(parts, ignore_index=True)

@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -155,10 +154,18 @@ def fit(jobs: Sequence[Finished], start: float) -> Measured:
     if work > 0 and most.work > GROWN * (most.work - work) and most.seconds > longer:
         rate = work / (most.seconds - took) / (most.threads if runs_models else 1)
     return Measured(
-        memory_mib=round(statistics.median(job.peak_mib - job.computed_mib for job in jobs)),
+        memory_mib=round(_beside(jobs)),
         seconds=round(took, 1),
         rate=None if rate is None else float(f"{rate:.3g}"),
     )
+
+
+def _beside(jobs: Sequence[Finished]) -> float:
+    """MiB that, added to what is computed, are off by the least share of any job's peak."""
+    ordered = sorted(jobs, key=lambda job: job.peak_mib - job.computed_mib)
+    extremes = ordered[0], ordered[-1]
+    wanted = sum((job.peak_mib - job.computed_mib) / job.peak_mib for job in extremes)
+    return wanted / sum(1 / job.peak_mib for job in extremes)
 
 
 def _rows(by_rule: Mapping[str, Sequence[Finished]]) -> Iterator[list[Any]]:
