@@ -24,8 +24,8 @@ CHUNKS = 6
 INSIDE_MLP, INSIDE_BLOCK = 4, 6
 """Activations of a batch in a block: as wide as the MLP; as wide as the residual stream."""
 HOLES = 1.0
-"""Of a walk's memory, what the C library keeps beside it on a CPU: freed activations and logits that
-others of another size do not fit into (measured: .8 to 1.2)."""
+"""Of a walk's memory, what the C library keeps beside it on a CPU: what was freed, and others of
+another size do not fit into (measured: .8 to 1.2)."""
 UNPACKED = 1 + 3 * FLOAT32
 """Bytes per weight while one matrix is dequantized: codes, levels, scaled, in their order."""
 
