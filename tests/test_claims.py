@@ -487,6 +487,21 @@ def test_how_clearly_a_norm_predicts_is_the_strength_of_its_correlation(of_r, of
     assert (found.low > 0) == above
 
 
+def test_variants_of_a_quantizer_are_set_beside_different_ones():
+    variants = {name: METHODS["rtn3"] for name in ("a", "b", "c")}
+    tables = results(methods={**variants, "nf3": METHODS["nf3"]})
+    names = [*variants, "nf3"]
+    r = np.corrcoef(by_document(tables.errors, "error", names).T)
+    same = np.mean([r[0, 1], r[0, 2], r[1, 2]])
+    found = STATISTICS["variant_correlation"](tables, list(variants), {})
+    assert found.value == pytest.approx(same)
+    options = {"quantizer": "rtn", "bits": 3}
+    found = STATISTICS["variant_gap"](tables, names, options)
+    assert found.value == pytest.approx(same - np.mean(r[:3, 3]))
+    with pytest.raises(NotMeasured, match="no two variants of rtn at 3 bits"):
+        STATISTICS["variant_gap"](tables, ["a", "nf3"], options)
+
+
 def test_statistics_equal_plain_definitions():
     tables = results()
     errors = by_document(tables.errors, "error", ["rtn2", "nf2"])

@@ -122,6 +122,28 @@ def pair_correlation_gap(results: ModelResults, names: Sequence[str], options: d
     return results.measure(means[0] - means[1], used, detail)
 
 
+def variant_correlation(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean of Pearson's r of e(x) over all pairs of `names`, of whatever quantizers."""
+    draws = _pair_draws(results, list(combinations(names, 2)))
+    return results.measure(draws.mean(axis=1), names, _range_detail(draws[0], "pairs"))
+
+
+def variant_gap(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
+    """Mean r over variants of `quantizer` at `bits` less mean r over different quantizers there."""
+    quantizer, bits = options["quantizer"], options["bits"]
+    chosen = [name for name in names if results.method(name).bits == bits]
+    variants = [name for name in chosen if results.method(name).quantizer == quantizer]
+    if len(variants) < 2:
+        raise NotMeasured(
+            f"no two variants of {quantizer} at {bits} bits in this study; as in "
+            "config/gptq-variants.yaml"
+        )
+    pairs = list(combinations(variants, 2)), _pairs(results, chosen, f"of {bits} bits ")
+    same, different = (_pair_draws(results, each).mean(axis=1) for each in pairs)
+    detail = f"mean r {same[0]:.2f} over variants, {different[0]:.2f} over quantizers"
+    return results.measure(same - different, chosen, detail)
+
+
 def kl_agreement(results: ModelResults, names: Sequence[str], options: dict) -> Measurement:
     """Mean over methods of Pearson's r of e(x) with KL(full || quantized)."""
     errors, kl = results.column("error", names), results.column("kl", names)
@@ -278,6 +300,8 @@ STATISTICS: dict[str, Statistic] = {
         pair_correlation,
         weakest_pair_correlation,
         pair_correlation_gap,
+        variant_correlation,
+        variant_gap,
         kl_agreement,
         overlap,
         overlap_above_chance,
