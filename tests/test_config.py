@@ -102,15 +102,16 @@ def test_the_studies_of_the_paper_are_those_that_its_figures_bind_for(
     """Repositories, methods, text and evaluation of the claims."""
     monkeypatch.chdir(ROOT)
     claims = yaml.safe_load(Path("claims/inputs.yaml").read_text())
-    paper, eqat = (
+    paper, eqat, variants = (
         Study.model_validate(study_config.merge_layers([DEFAULT, Path("config", name)], {}))
-        for name in ("inputs-paper.yaml", "inputs-paper-eqat.yaml")
+        for name in ("inputs-paper.yaml", "inputs-paper-eqat.yaml", "gptq-variants.yaml")
     )
     repositories = {repository(model.source) for model in paper.models.values()}
     assert repositories == {source for m in claims["models"].values() for source in m["sources"]}
     assert eqat.models.items() < paper.models.items()
     assert paper.methods.items() < eqat.methods.items()
-    described = [method.described() for method in eqat.methods.values()]
+    methods = [*eqat.methods.values(), *variants.methods.values()]
+    described = [method.described() for method in methods]
     for wanted in claims["methods"].values():
         assert any(wanted.items() <= method.items() for method in described), wanted
     for study in (paper, eqat):
