@@ -107,11 +107,13 @@ def score(
     walk = partial(score_documents, engine, variants, token_ids)
     with tqdm(total=len(doc_ids), unit="document", desc=f"1 + {len(variants)} streams") as bar:
         for shard in parts.walk(Scores, [FULL, *pending], walk):
+            if not found:
+                found = {name: room_for(shard[name], len(doc_ids)) for name in pending}
             for name in pending:
-                found.setdefault(name, room_for(shard[name], len(doc_ids)))
                 put(shard[name], found[name], done)
-            done += len(shard[FULL].nll)
-            bar.update(done - bar.n)
+            documents = len(shard[FULL].nll)
+            done += documents
+            bar.update(documents)
     for name in pending:
         metadata = {"fingerprint": fingerprints[name], "gates": json.dumps(gates[name])}
         columns = {"doc_id": doc_ids} | vars(found[name])

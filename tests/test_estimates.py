@@ -26,7 +26,7 @@ from lowbit.quantization.published.description import checkpoint_files
 from lowbit.quantizers import nf, rtn
 from study.config.study import Study, load_study
 from study.estimates import disk, engine_memory, quantizer_memory, seconds, walks
-from study.estimates.fit import OF_MAKE, study_account
+from study.estimates.fit import OF_MAKE, Finished, fit, study_account
 from study.estimates.jobs import Estimates
 from study.estimates.measured import read_measured
 from study.estimates.need import Need
@@ -354,6 +354,29 @@ def test_no_job_asks_for_more_time_than_its_partitions_give() -> None:
     asked = [request(need, attempt, 2880)["runtime"] for attempt in (1, 2, 3)]
     assert asked == [2170, 2880, 2880]
     assert isinstance(request(need, 2, 2880.0)["runtime"], int)
+
+
+def finished(rule: str, seconds: float, work: float) -> Finished:
+    return Finished(rule, 2, seconds, 500.0, 0.0, 0.0, 100.0, work)
+
+
+@pytest.mark.parametrize(
+    ("rule", "jobs", "seconds", "rate"),
+    [
+        ("correlate", [(2.0, 10.0), (5.0, 40.0)], 1.0, 10.0),  # a line; one thread
+        ("correlate", [(2.0, 10.0), (2.5, 15.0)], 2.0, None),  # hardly more work
+        ("score", [(10.0, 100.0), (60.0, 1100.0)], 5.0, 10.0),  # two threads
+        ("score", [(10.0, 100.0), (67.0, 660.0)], 1.0, 5.0),  # no job takes less than its start
+        ("score", [(41.0, 100.0)], 1.0, 1.25),  # all beyond the start is work
+        ("score", [(2.0, 100.0)], 1.0, None),  # hardly longer than the start
+    ],
+)
+def test_seconds_and_rates_by_hand(
+    rule: str, jobs: list[tuple[float, float]], seconds: float, rate: float | None
+) -> None:
+    found = fit([finished(rule, *job) for job in jobs], start=1.0)
+    assert (found.seconds, found.rate) == (seconds, rate)
+    assert found.memory_mib == 400
 
 
 def test_the_plan_to_fit_is_of_the_study_whatever_make_was_called_with(

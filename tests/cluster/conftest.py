@@ -1,11 +1,10 @@
 """The cluster, and copies of the repository in which studies run on it."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from copies import Copy, copy_sources
+from copies import Copy, copy_sources, fork
 from slurm import cluster
 
 
@@ -34,8 +33,3 @@ def finished(sources: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
 def fresh(sources: Copy, tmp_path: Path) -> Copy:
     """A copy without results, in a folder of its own."""
     return fork(sources, tmp_path)
-
-
-def fork(copy: Copy, folder: Path) -> Copy:
-    """The same files in another folder."""
-    return Copy(Path(shutil.copytree(copy.folder, folder / "repository", symlinks=True)))

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import fork
-from copies import Copy, kill
+from copies import Copy, fork, kill
 from slurm import Job, ask, jobs, running, wait_until
 
 SECONDS = 420

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lowbit.files import sha256
+from study.estimates.fit import OF_MAKE
 
 ROOT = Path(__file__).parents[2]
 SMALL = "tests/e2e/config/small.yaml"
@@ -46,8 +47,7 @@ class Copy:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `make` in a process group of its own, with more variables in its environment."""
         # What the tests themselves were called with is not for the runs that they start.
-        of_make = ("MAKE", "MFLAGS", "ARGS", "STUDY", "PROFILE", "RUN_BY")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(of_make)}
+        environment = {k: v for k, v in os.environ.items() if k not in OF_MAKE}
         environment |= variables
         return subprocess.Popen(
             ["make", "--no-print-directory", *arguments],
@@ -110,6 +110,11 @@ def started(copy: Copy, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         kill(process)
         process.stdout.close()
+
+
+def fork(copy: Copy, folder: Path) -> Copy:
+    """The same files, with their dates, in another folder."""
+    return Copy(Path(shutil.copytree(copy.folder, folder / "repository", symlinks=True)))
 
 
 def copy_sources(folder: Path) -> Copy:

@@ -20,7 +20,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import psutil
-from copies import SECONDS, SMALL, Copy, copy_sources, kill
+from copies import SECONDS, SMALL, Copy, copy_sources, fork, kill
 
 KINDS = WORKER, HEAD, EVERYTHING = "worker", "head", "everything"
 KILLS_IN_A_STUDY = 10
@@ -199,16 +199,14 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sources = copy_sources(Path(folder) / "sources")
-        whole = Copy(Path(folder) / "whole")
-        shutil.copytree(sources.folder, whole.folder, symlinks=True)
+        whole = fork(sources, Path(folder) / "whole")
         whole.study(arguments.study)
         expected = whole.results()
         print("| kill | study | killed | jobs done | at work | seconds to resume | identical |")
         print("|---|---|---|---|---|---|---|", flush=True)
         number = 0
         for study, first in enumerate(range(0, arguments.kills, KILLS_IN_A_STUDY)):
-            copy = Copy(Path(folder) / f"study{study}")
-            shutil.copytree(sources.folder, copy.folder, symlinks=True)
+            copy = fork(sources, Path(folder) / f"study{study}")
             wanted = min(KILLS_IN_A_STUDY, arguments.kills - first)
             kills = draw(wanted, arguments.seed + study)
             found = kill_again_and_again(copy, kills, arguments.study)

@@ -1,10 +1,8 @@
 """A downstream task through the workflow: two methods and the full model answer local questions."""
 
-import shutil
-
 import pandas as pd
 import pytest
-from copies import Copy
+from copies import Copy, fork
 
 STUDY = "tests/e2e/config/downstream.yaml"
 TASK = "tests/downstream/questions"
@@ -15,9 +13,7 @@ RULES = {*ANSWERS, "plot_downstream"}
 @pytest.fixture(scope="module")
 def answered(finished: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy of the finished small study in which questions were answered."""
-    folder = tmp_path_factory.mktemp("answered") / "repository"
-    shutil.copytree(finished.folder, folder, symlinks=True)
-    copy = Copy(folder)
+    copy = fork(finished, tmp_path_factory.mktemp("answered"))
     # What the small study has made is not made again.
     assert dict(copy.study(STUDY, "--until plot_downstream").rules) == {
         **ANSWERS,

@@ -142,22 +142,33 @@ def fit(jobs: Sequence[Finished], start: float) -> Measured:
     """The numbers of one rule, from the jobs with the least and the most work.
 
     Args:
-        start: seconds of a job that loads a model and does hardly more; for rules that run models
-            and whose jobs all had about the same work.
+        start: seconds of a job that loads a model and does hardly more, the least that any job of a
+            rule that runs models takes before its work.
     """
     least, most = min(jobs, key=lambda job: job.work), max(jobs, key=lambda job: job.work)
-    work, took, runs_models = most.work - least.work, least.seconds, runs_on_device(most.rule)
-    if runs_models and most.work <= GROWN * least.work:
-        work, took = most.work, min(start, least.seconds)
-    rate = None
-    longer = LONG * took if runs_models else took
-    if work > 0 and most.work > GROWN * (most.work - work) and most.seconds > longer:
-        rate = work / (most.seconds - took) / (most.threads if runs_models else 1)
+    runs_models, alike = runs_on_device(most.rule), most.work <= GROWN * least.work
+    floor = min(start, least.seconds) if runs_models else 0.0
+    took, rate = floor if runs_models and alike else least.seconds, None
+    if most.work > 0 and most.seconds > (LONG if runs_models else 1) * took:
+        if not alike:
+            took, rate = _line(least, most, floor)
+        elif runs_models:
+            rate = most.work / (most.seconds - floor)
+    threads = most.threads if runs_models else 1
     return Measured(
         memory_mib=round(_beside(jobs)),
         seconds=round(took, 1),
-        rate=None if rate is None else float(f"{rate:.3g}"),
+        rate=None if rate is None else float(f"{rate / threads:.3g}"),
     )
+
+
+def _line(least: Finished, most: Finished, floor: float) -> tuple[float, float]:
+    """Seconds before any work, `floor` or more, and work per second after that."""
+    rate = (most.work - least.work) / (most.seconds - least.seconds)
+    before = least.seconds - least.work / rate
+    if before < floor:
+        return floor, most.work / (most.seconds - floor)
+    return before, rate
 
 
 def _beside(jobs: Sequence[Finished]) -> float:
