@@ -21,7 +21,7 @@ from environments import ROOT, python_of
 from bench.random_llama import write_model
 from bench.shape import Shape
 from study.config.study import Study, load_study
-from study.estimates.engine_memory import engine_memory, holes, unpacking
+from study.estimates.engine_memory import cpu_memory
 from study.estimates.need import MIB
 from study.estimates.shapes import shape_of
 from study.estimates.walks import engine_job
@@ -43,7 +43,7 @@ def prepare(folder: Path, shape: Shape) -> Path:
     return folder
 
 
-def peak(folder: Path, study: Study, **environment: str) -> float:
+def peak(folder: Path, study: Study) -> float:
     """Bytes that a job that scores takes at its peak."""
     record = str(folder / "rtn/method.json")
     methods = [
@@ -63,7 +63,7 @@ def peak(folder: Path, study: Study, **environment: str) -> float:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
         list(map(str, command)),
-        env=os.environ | threads | {"OMP_WAIT_POLICY": "PASSIVE"} | environment,
+        env=os.environ | threads | {"OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
         text=True,
         check=True,
@@ -103,9 +103,7 @@ def test_scoring_takes_the_memory_that_is_planned(
 
     def planned(name: str) -> float:
         shape = shape_of(folders[name] / "files")
-        job = engine_job("score", study, shape)
-        given = job, shape, study.engine
-        return engine_memory(*given) + holes(*given) + unpacking(job, shape)
+        return cpu_memory(engine_job("score", study, shape), shape, study.engine)
 
     libraries = peak(folders["tiny"], study) - planned("tiny")
     taken = peak(folders["large"], study)

@@ -224,18 +224,40 @@ def test_memory_of_scoring_by_hand(large: ModelShape, study_of: Callable[..., St
     states = 2 * (4 + 1) * 4 * 512 * 8192
     inside = 2 * 4 * 512 * (4 * 28672 + 6 * 8192)
     chunks = 6 * 8 * 2**20
-    assert scoring(study, large) == pytest.approx(weights + states + inside + chunks)
+    assert chunks < inside  # and they are not there at once
+    assert scoring(study, large) == pytest.approx(weights + states + inside)
     job = walks.engine_job("score", study, large)
     assert engine_memory.unpacking(job, large) == 13 * 8192 * 28672
     streamed = study_of(
         **{"methods": study.model_dump()["methods"]}
         | {"documents": study.documents.model_dump(), "engine": engine | {"mode": "stream"}}
     )
-    blocks = 2 * large.block_parameters / 80 + 3 * large.block_weights / 80
+    blocks = large.block_parameters / 80 + 3 * large.block_weights / 80
     weights = 2 * (large.kept_parameters + blocks)
     states = 2 * (4 + 1) * 256 * 512 * 8192
-    assert scoring(streamed, large) == pytest.approx(weights + states + inside + chunks)
+    assert scoring(streamed, large) == pytest.approx(weights + states + inside)
     assert scoring(streamed, large) < 80e9 < scoring(study, large)
+    holes = states + inside + chunks
+    assert engine_memory.cpu_memory(job, large, streamed.engine) == pytest.approx(
+        weights + states + max(inside, 13 * 8192 * 28672) + holes
+    )
+
+
+@pytest.mark.parametrize("exits", [False, True])
+def test_weights_of_a_block_are_gone_when_losses_come_after_the_last(
+    exits: bool, large: ModelShape, study_of: Callable[..., Study]
+) -> None:
+    engine = study_of(engine={"mode": "stream"}).engine
+    walk = walks.Walk(rows=1, length=2, streams=1, blocks=80, read_outs=160, exits=exits)
+    block = 4 * large.block_parameters / 80
+    states = 4 * 2 * 2 * 8192
+    loss = 6 * 4 * 2 * large.vocabulary
+    inside = 4 * 2 * (4 * 28672 + 6 * 8192)
+    assert loss > inside
+    taken = engine_memory.engine_memory(walks.Job([walk]), large, engine)
+    during_loss = 4 * large.kept_parameters + (1 + exits) * block + states + loss
+    in_a_block = 4 * large.kept_parameters + 2 * block + states + inside
+    assert taken == pytest.approx(max(during_loss, in_a_block))
 
 
 SIZES = st.integers(1, 4)

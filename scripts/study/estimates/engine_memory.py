@@ -1,8 +1,11 @@
 """Memory of the engine's jobs beside Python and its libraries: weights, streams, one batch's work.
 
 Formulas follow `lowbit.engine`: a resident model keeps its weights and those of every method; in
-stream mode there are those of one block, and of the next while they change.
+stream mode there are those of one block. Losses are computed after the last block, when its
+activations are gone.
 """
+
+from collections.abc import Iterator
 
 from lowbit.engine.sizes import LOGITS_PER_CHUNK, PROBE_DOCUMENTS, STREAM_SHARD
 from study.config.sections import Engine
@@ -12,8 +15,6 @@ from study.estimates.walks import Job, Walk, largest
 FLOAT32 = 4
 BYTES = {"float32": 4, "bfloat16": 2}
 """Of one number, by the config's `engine.dtype`."""
-BLOCKS_READ = 2
-"""Blocks of the full model in stream mode: one is read while the other is let go."""
 PLAIN_LOGITS = 3
 """Copies of the logits in the check against a plain forward, float32: logits, log-probabilities,
 and what the loss makes of them."""
@@ -24,20 +25,25 @@ CHUNKS = 6
 INSIDE_MLP, INSIDE_BLOCK = 4, 6
 """Activations of a batch in a block: as wide as the MLP; as wide as the residual stream."""
 HOLES = 1.0
-"""Of a walk's memory, what the C library keeps beside it on a CPU: what was freed, and others of
-another size do not fit into (measured: .8 to 1.2)."""
+"""Of all that a walk makes and lets go, the share that the C library keeps beside it on a CPU: what
+was freed, and others of another size do not fit into. Measured on a random model of 160 million
+parameters: .2 to 1.9 from one run to the next, 1 on average."""
 UNPACKED = 1 + 3 * FLOAT32
 """Bytes per weight while one matrix is dequantized: codes, levels, scaled, in their order."""
 
 
 def engine_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
     """Bytes on the device that the model runs on, beside Python and its libraries."""
-    return BYTES[engine.dtype] * _weights(job, shape, engine) + _working(job, shape, engine)
+    return max(_moments(job, shape, engine))
 
 
-def holes(job: Job, shape: ModelShape, engine: Engine) -> float:
-    """Bytes that a CPU's memory takes beside that, between what comes and goes."""
-    return HOLES * _working(job, shape, engine)
+def cpu_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
+    """The same on a CPU, where matrices are dequantized, too, and freed memory has holes."""
+    walks = [_walk(walk, shape, engine) for walk in largest(job.walks)]
+    states = max((walk[0] for walk in walks), default=0.0)
+    dequantizing = sum(_weights(job, shape, engine)) + states + unpacking(job, shape)
+    holes = HOLES * max(map(sum, walks), default=0.0)
+    return max(*_moments(job, shape, engine), dequantizing) + holes
 
 
 def unpacking(job: Job, shape: ModelShape) -> float:
@@ -50,34 +56,40 @@ def block_parameters(shape: ModelShape) -> float:
     return shape.block_parameters / shape.layers
 
 
-def _weights(job: Job, shape: ModelShape, engine: Engine) -> float:
-    """Weights that are there for the whole job, in numbers."""
+def _moments(job: Job, shape: ModelShape, engine: Engine) -> Iterator[float]:
+    """Bytes on the device when much is there: in the checks, within a block, over the losses."""
+    kept, passing = _weights(job, shape, engine)
+    yield kept + _checks(job, shape)
+    for walk in largest(job.walks):
+        states, inside, loss = _walk(walk, shape, engine)
+        yield kept + passing + states + inside
+        yield kept + (passing if walk.exits else 0.0) + states + loss
+
+
+def _weights(job: Job, shape: ModelShape, engine: Engine) -> tuple[float, float]:
+    """Bytes of the weights that stay for the whole job, and of a block's, in a walk only."""
+    number, methods = BYTES[engine.dtype], job.quantized * shape.block_weights
     if engine.mode == "resident":
-        return shape.parameters + job.quantized * shape.block_weights
-    methods = job.quantized * shape.block_weights / shape.layers
-    return shape.kept_parameters + BLOCKS_READ * block_parameters(shape) + methods
+        return number * (shape.parameters + methods), 0.0
+    block = block_parameters(shape)
+    # The full model's block stays until the next one is read; those of methods go before that.
+    return number * (shape.kept_parameters + block), number * max(block, methods / shape.layers)
 
 
-def _working(job: Job, shape: ModelShape, engine: Engine) -> float:
-    """Bytes of activations and logits."""
-    walked = max((_walk(walk, shape, engine) for walk in largest(job.walks)), default=0.0)
-    return max(walked, _checks(job, shape))
-
-
-def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> float:
-    """Bytes of activations, of changed weights and of the loss."""
+def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> tuple[float, float, float]:
+    """Bytes of the hidden states, of what a block works with (changed weights, too), of a loss."""
     number, batch = BYTES[engine.dtype], min(engine.batch_size, walk.rows)
     held = batch
     if walk.by_block or engine.mode == "stream":
         held = min(walk.rows, max(1, STREAM_SHARD // engine.batch_size) * engine.batch_size)
     # Every stream's, and the embedded tokens that all started from.
     states = (walk.streams + 1) * held * walk.length * shape.hidden
-    inside = INSIDE_MLP * shape.widest + INSIDE_BLOCK * shape.hidden
+    inside = batch * walk.length * (INSIDE_MLP * shape.widest + INSIDE_BLOCK * shape.hidden)
     changed = walk.changed_matrices * shape.block_weights / shape.layers
     row = FLOAT32 * shape.vocabulary
     chunk = max(row, min(CHUNK, batch * walk.length * row))
-    loss = CHUNKS * chunk if walk.read_outs else 0
-    return number * (states + batch * walk.length * inside + changed) + loss
+    loss = CHUNKS * chunk if walk.read_outs else 0.0
+    return number * states, number * (inside + changed), loss
 
 
 def _checks(job: Job, shape: ModelShape) -> float:

@@ -12,8 +12,8 @@ from study.estimates.engine_memory import (
     BYTES,
     FLOAT32,
     block_parameters,
+    cpu_memory,
     engine_memory,
-    holes,
     unpacking,
 )
 from study.estimates.measured import Measured, read_measured
@@ -106,13 +106,13 @@ class Estimates:
 
     def computed_memory(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """Bytes at the peak beside Python and its libraries, on the CPU."""
-        host, device = self._divided(rule, wildcards)
         shape, engine = self._shape(wildcards), self.study.engine
-        if rule in (*ENGINE_RULES, "answer"):  # weights pass through nothing: they are there
-            host -= self._loading(shape, "resident" if rule == "answer" else engine.mode)
         if rule in ENGINE_RULES:
-            host += holes(engine_job(rule, self.study, shape), shape, engine)
-        return host + device
+            job = engine_job(rule, self.study, shape)
+            return cpu_memory(job, shape, engine) + 2 * job.kept_bytes
+        host, device = self._divided(rule, wildcards)
+        # Weights pass through nothing on their way to an answer: they are there.
+        return device if rule == "answer" else host + device
 
     def work(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """What the time of a job is in proportion to: operations, or rows of its tables."""

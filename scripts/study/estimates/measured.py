@@ -17,7 +17,8 @@ class Measured:
     """One rule, from all its finished jobs."""
 
     memory_mib: float
-    """Of Python and its libraries: the peak less what the formulas say of it (median of jobs)."""
+    """Of Python and its libraries: the peak less what the formulas say of it (where jobs differ, so
+    that the largest share by which it is off is least)."""
     seconds: float
     """Of a job's start: of the shortest job."""
     rate: float | None

@@ -5,7 +5,7 @@ of its own are counted.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lowbit.experiments.conditions import list_conditions
@@ -54,6 +54,8 @@ class Walk:
     """Edited streams that hold matrices of a block of their own."""
     by_block: bool = False
     """Whether many batches pass a block before the next, though the weights are resident."""
+    exits: bool = False
+    """Whether the output head is applied in the middle of a block, and not only after the last."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,7 @@ def _measure_residuals(study: Study, shape: ModelShape) -> Job:
 def _trace_layers(study: Study, shape: ModelShape) -> Job:
     methods, length = len(study.mechanism_methods()), study.documents.length
     together = [methods] if study.mechanisms.sets_of else [1] * methods
-    exits = [
-        _plain(
-            documents_of_sets(study), length, 1 + k, shape, read_outs=EXITS * shape.layers * (1 + k)
-        )
-        for k in together
-    ]
+    exits = [_exits(documents_of_sets(study), length, 1 + k, shape) for k in together]
     whole = _plain(study.documents.n, length, 1 + methods, shape, read_outs=0)
     return Job([*exits, whole], methods)
 
@@ -207,6 +204,12 @@ def _plain(
     """All streams through all blocks, once."""
     blocks = streams * shape.layers
     return Walk(rows, length, streams, blocks, streams if read_outs is None else read_outs)
+
+
+def _exits(rows: int, length: int, streams: int, shape: ModelShape) -> Walk:
+    """All streams through all blocks, each read out at every exit."""
+    walked = _plain(rows, length, streams, shape, read_outs=EXITS * shape.layers * streams)
+    return replace(walked, exits=True)
 
 
 def _edited(
