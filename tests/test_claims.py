@@ -13,6 +13,7 @@ from synthetic_study import METHODS, make_residuals, make_scores
 
 from lowbit.analysis.error_sets import ErrorSettings, choose_sets, error_table, sets_table
 from lowbit.analysis.statistics import BootstrapSettings, expected_jaccard
+from lowbit.analysis.studied_models import StudiedModel
 from lowbit.analysis.tables import by_document, methods_from_config
 from lowbit.claims.judging import (
     Study,
@@ -86,8 +87,13 @@ def results(n: int = 150, methods: dict = METHODS, change=None) -> ModelResults:
 
 def study(source: str = "demo", methods: dict = METHODS, text: str = "demo", tables=None) -> Study:
     """A study with one model."""
-    tables = tables or results(methods=methods)
-    return Study({"m": source}, lambda model: tables, methods, text, 512)
+    return study_of({"m": source}, {"m": tables or results(methods=methods)}, methods, text)
+
+
+def study_of(sources: dict, tables: dict, methods: dict = METHODS, text: str = "demo") -> Study:
+    """A study with models from `sources`, whose results are `tables`."""
+    models = [StudiedModel(name, "llama", 1000) for name in sources]
+    return Study(sources, tables.__getitem__, methods, text, 512, models)
 
 
 def write(tmp_path, content) -> str:
@@ -129,15 +135,23 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
     """What the file calls calculated is what its own pairs give."""
     paper = read(INPUTS)
     claims = {claim.id: claim for claim in paper.claims}
+    pairs = claims["errors_correlate"].figures.values
     groups: dict[tuple, list[float]] = {}
-    for values in claims["errors_correlate"].figures.values.values():
+    for values in pairs.values():
         for key, value in values.items():
             bits = sorted(paper.methods[label]["bits"] for label in key.split("-"))
             groups.setdefault(tuple(bits), []).append(value)
-    means = claims["mean_over_models"].figures.values["all"]
-    assert np.mean(groups[3, 3]) == pytest.approx(means["3 with 3 bits"], abs=6e-4)
-    assert np.mean(groups[3, 4]) == pytest.approx(means["3 with 4 bits"], abs=6e-4)
-    assert np.mean(groups[4, 4]) == pytest.approx(means["4 with 4 bits"], abs=6e-4)
+    assert np.mean(groups[3, 3]) == pytest.approx(0.888, abs=6e-4)
+    assert np.mean(groups[4, 4]) == pytest.approx(0.803, abs=6e-4)
+    means = claims["mean_over_pairs"].figures.values
+    assert means.keys() == pairs.keys()
+    for model, values in means.items():
+        for key, mean in values.items():
+            chosen = set(key.split("-"))
+            of_these = [r for pair, r in pairs[model].items() if set(pair.split("-")) <= chosen]
+            assert np.mean(of_these) == pytest.approx(mean, abs=6e-5), (model, key)
+        assert len(of_these) == 3
+        assert max(len(key.split("-")) for key in values) == 6
 
 
 @pytest.mark.parametrize(
@@ -172,8 +186,20 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
             r"statistic 'residual_correlation' is not one of \['family_order'",
         ),
         (
-            changed(scope="study", statistic="family_order"),
-            "claim 'predicts': figures are of one model each, not of scope: study",
+            changed(
+                scope="study",
+                statistic="overlap_between_models",
+                figures={"tolerance": 0.1, "values": {"qwen-gpt": {"NF3": 1}}},
+            ),
+            "claim 'predicts': figures.values.qwen-gpt is not a model",
+        ),
+        (
+            changed(figures={"tolerance": 0.1, "values": {"qwen-qwen": {"NF3": 1}}}),
+            "claim 'predicts': figures.values.qwen-qwen is not a model",
+        ),
+        (
+            changed(documents={"source": "arxiv", "length": "long"}),
+            "claim 'predicts': documents: length must be a whole number",
         ),
         (changed(statistic="family_order"), "statistic 'family_order' is not one of"),
         (
@@ -566,3 +592,93 @@ def test_agreement_with_the_released_sets_is_measured_on_the_methods_that_have_s
         overlap(theirs, ("rtn3",))
     with pytest.raises(NotMeasured, match=r"write documents\.source: qerror:<model>"):
         STATISTICS["released_overlap"](measured, ("awq3",), {})
+
+
+ON_ARXIV = {"source": "arxiv", "length": 512}
+
+
+@pytest.mark.parametrize(
+    ("text", "judged"),
+    [
+        ("named:arxiv", True),
+        ("named:fineweb", False),
+        ("demo", False),
+        ("hub:togethercomputer/RedPajama-Data-1T-Sample@main/arxiv_sample.jsonl", False),
+    ],
+)
+def test_a_claim_about_one_text_is_judged_on_that_text_only(tmp_path, text, judged):
+    """A repository that holds other texts, too, tells nothing."""
+    paper = read(write(tmp_path, changed(documents=ON_ARXIV)))
+    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B@1", text=text)).set_index("kind")
+    for kind, what in (("direction", "claim"), ("figure", "figure")):
+        if judged:
+            assert claims.loc[kind, "verdict"] in ("reproduced", "differs")
+        else:
+            assert claims.loc[kind, "verdict"] == (
+                f"not run (the {what} is for documents of 512 tokens from arxiv, this study has "
+                f"512 tokens from {text})"
+            )
+
+
+def overlaps(tmp_path, models: dict[str, ModelResults], **keys) -> pd.DataFrame:
+    """Verdicts on the overlap of D_large between models of the hub."""
+    content = changed(
+        scope="study",
+        statistic="overlap_between_models_above_chance",
+        direction={"expect": "above", "threshold": 0},
+        figures={
+            "statistic": "overlap_between_models",
+            "tolerance": 0.05,
+            "values": {"qwen-llama": {"NF3": 0.29}},
+        },
+    )
+    llama = {"name": "Llama", "sources": ["meta/llama"]}
+    content["models"] = MINIMAL["models"] | {"llama": llama}
+    sources = {"q": "hub:Qwen/Qwen2.5-7B@1", "l": "hub:meta/llama@1"}
+    sources = {name: sources.get(name, "demo") for name in models}
+    paper = read(write(tmp_path, content))
+    return judge([paper], study_of(sources, models, text="named:fineweb", **keys)).set_index("kind")
+
+
+def test_overlap_between_models_by_hand(tmp_path):
+    """Shared documents of D_large over all in either, less chance; a third model has no figure."""
+
+    def shifted(scores):
+        for name, table in scores.items():
+            if name != "full":
+                order = np.roll(np.arange(len(table)), 5)
+                error = (table["nll"] - scores["full"]["nll"]).to_numpy()
+                scores[name] = table.assign(nll=scores["full"]["nll"] + error[order])
+
+    models = {"q": results(), "l": results(change=shifted), "x": results()}
+    claims = overlaps(tmp_path, models)
+    large = {
+        model: {name: set(np.flatnonzero(tables.member(name, "large"))) for name in METHODS}
+        for model, tables in models.items()
+    }
+
+    def jaccard(a: str, b: str, name: str) -> float:
+        one, other = large[a][name], large[b][name]
+        return len(one & other) / len(one | other)
+
+    low = [name for name, method in METHODS.items() if method["bits"] <= 3]
+    sides = [(*pair, name) for pair in ("ql", "qx", "lx") for name in low]
+    sizes = [(len(large[a][name]), len(large[b][name])) for a, b, name in sides]
+    chance = np.mean([expected_jaccard(*each, 150) for each in sizes])
+    values = [jaccard(*side) for side in sides]
+    direction, figure = claims.loc["direction"], claims.loc["figure"]
+    assert direction["measured"] == pytest.approx(np.mean(values) - chance)
+    assert direction["model"] == "all models"
+    assert "3 models" in direction["detail"]
+    assert figure["measured"] == pytest.approx(jaccard("q", "l", "nf3"))
+    assert figure["model"] == "q with l"
+    assert figure["methods"] == "nf3"
+    assert figure["n"] == len(large["q"]["nf3"])
+
+
+def test_overlap_needs_two_models_and_the_same_documents(tmp_path):
+    alone = overlaps(tmp_path, {"q": results()})["verdict"]
+    assert alone["direction"] == "not run (this study has one model: two or more are compared)"
+    assert alone["figure"] == "not run (Llama is not in this study)"
+    others = overlaps(tmp_path, {"q": results(), "l": results(n=120)})["verdict"]
+    assert set(others) == {"not run (the models were not scored on the same documents)"}

@@ -16,7 +16,15 @@ import numpy as np
 import pandas as pd
 
 from lowbit.analysis.studied_models import StudiedModel
-from lowbit.claims.paper import ALL_MODELS, KEY_SEPARATOR, STUDY, Claim, Direction, Paper, PaperText
+from lowbit.claims.paper import (
+    KEY_SEPARATOR,
+    STUDY,
+    Claim,
+    Direction,
+    Paper,
+    PaperText,
+    models_of,
+)
 from lowbit.claims.results import StudyResults
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
 from lowbit.claims.study_statistics import STUDY_STATISTICS
@@ -128,36 +136,55 @@ def _directions(paper: Paper, claim: Claim, study: Study, not_passed: str) -> li
     row = partial(_row, paper, claim, "direction", expected=_expected(claim.direction))
     if not claim.statistic:
         return [row(NO_STAGE)]
-    models = [EVERY_MODEL] if claim.scope == STUDY else study.sources
-    return [_direction(row, claim, study, model, not_passed) for model in models]
+    names = _in_scope(claim, study)
+    models = {EVERY_MODEL: list(study.sources)}
+    if claim.scope != STUDY:
+        models = {name: [name] for name in study.sources}
+    return [
+        _direction(partial(row, model=shown), claim, study, each, names, not_passed)
+        for shown, each in models.items()
+    ]
 
 
 def _direction(
-    row: Callable[..., Verdict], claim: Claim, study: Study, model: str, not_passed: str
+    row: Callable[..., Verdict],
+    claim: Claim,
+    study: Study,
+    models: Sequence[str],
+    names: Sequence[str],
+    not_passed: str,
 ) -> Verdict:
     """Judge a claim's direction on one model, or on all together."""
-    measure = _of_study if claim.scope == STUDY else partial(_of_model, model=model)
     try:
-        measurement = _defined(measure(claim, study))
+        if claim.documents:
+            require_text(claim.documents, study, "the claim")
+        measurement = _measure(claim, claim.statistic, study, models, names)
         if not_passed:
             raise NotMeasured(not_passed)
     except NotMeasured as reason:
-        return row(f"not run ({reason})", model=model)
+        return row(f"not run ({reason})")
     verdict, detail = judge_direction(
         measurement, claim.direction.expect, claim.direction.threshold
     )
-    return row(verdict, model=model, **_measured(measurement, detail))
+    return row(verdict, **_measured(measurement, detail))
 
 
-def _of_model(claim: Claim, study: Study, model: str) -> Measurement:
-    """Measure a claim's statistic on one model."""
-    return STATISTICS[claim.statistic](study.results(model), _in_scope(claim, study), claim.options)
+def _measure(
+    claim: Claim, statistic: str, study: Study, models: Sequence[str], names: Sequence[str]
+) -> Measurement:
+    """Measure a statistic on the one model of `models`, or, with `scope: study`, over all of them.
 
-
-def _of_study(claim: Claim, study: Study) -> Measurement:
-    """Measure a claim's statistic over all models."""
-    results = StudyResults(study.models, study.results)
-    return STUDY_STATISTICS[claim.statistic](results, claim.options)
+    Args:
+        names: of methods.
+    """
+    if claim.scope == STUDY:
+        chosen = [model for model in study.models if model.name in models]
+        results = StudyResults(chosen, study.results, names)
+        return _defined(STUDY_STATISTICS[statistic](results, claim.options))
+    if not names:
+        raise NotMeasured(f"no method of {claim.maximum_bits} bits or fewer in this study")
+    (model,) = models
+    return _defined(STATISTICS[statistic](study.results(model), names, claim.options))
 
 
 def _defined(measurement: Measurement) -> Measurement:
@@ -192,12 +219,9 @@ def judge_direction(measurement: Measurement, expect: str, threshold: float) -> 
 def _in_scope(claim: Claim, study: Study) -> list[str]:
     """Methods that the statement is about."""
     limit = claim.maximum_bits
-    names = [
+    return [
         name for name, method in study.methods.items() if limit is None or method["bits"] <= limit
     ]
-    if not names:
-        raise NotMeasured(f"no method of {limit} bits or fewer in this study")
-    return names
 
 
 def _figures(paper: Paper, claim: Claim, study: Study) -> list[Verdict]:
@@ -205,20 +229,19 @@ def _figures(paper: Paper, claim: Claim, study: Study) -> list[Verdict]:
     if claim.figures is None:
         return []
     return [
-        _figure(paper, claim, study, paper_model, key, value)
-        for paper_model, values in claim.figures.values.items()
+        _figure(paper, claim, study, models_of(claim, models), key, value)
+        for models, values in claim.figures.values.items()
         for key, value in values.items()
     ]
 
 
 def _figure(
-    paper: Paper, claim: Claim, study: Study, paper_model: str, key: str, value: float
+    paper: Paper, claim: Claim, study: Study, paper_models: Sequence[str], key: str, value: float
 ) -> Verdict:
     """Judge one figure of the paper."""
     tolerance = claim.figures.tolerance_of(value)
-    shown = EVERY_MODEL if paper_model == ALL_MODELS else paper.models[paper_model].name
     values = {
-        "model": shown,
+        "model": " with ".join(paper.models[model].name for model in paper_models),
         "methods": key,
         "expected": f"{value:g} ± {tolerance:.2g}",
         "paper_value": f"{value:g}",
@@ -227,10 +250,11 @@ def _figure(
     if not claim.statistic_of_figures:
         return _row(paper, claim, "figure", NO_STAGE, **values)
     try:
-        model = study_model(paper, paper_model, study, claim.figures.on_documents)
+        models = [study_model(paper, model, study) for model in paper_models]
+        if claim.figures.on_documents:
+            require_text(claim.documents or paper.documents, study, "the figure")
         names = [study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
-        statistic = STATISTICS[claim.statistic_of_figures]
-        measurement = _defined(statistic(study.results(model), names, claim.options))
+        measurement = _measure(claim, claim.statistic_of_figures, study, models, names)
     except NotMeasured as reason:
         return _row(paper, claim, "figure", f"not run ({reason})", **values)
     verdict, detail = judge_figure(measurement, value, tolerance)
@@ -239,7 +263,7 @@ def _figure(
         claim,
         "figure",
         verdict,
-        **{**values, **_measured(measurement, detail), "model": model},
+        **{**values, **_measured(measurement, detail), "model": " with ".join(models)},
     )
 
 
@@ -253,12 +277,8 @@ def judge_figure(measurement: Measurement, value: float, tolerance: float) -> tu
     return DIFFERS, "interval excludes the paper's value"
 
 
-def study_model(paper: Paper, paper_model: str, study: Study, on_documents: bool = True) -> str:
-    """Return the study's name of a model of the paper, if model and text are the paper's.
-
-    Args:
-        on_documents: whether the text is the study's documents; else no text is looked at.
-    """
+def study_model(paper: Paper, paper_model: str, study: Study) -> str:
+    """Return the study's name of a model of the paper; `NotMeasured` if it has none."""
     wanted = paper.models[paper_model]
     repositories = {source.casefold() for source in wanted.sources}
     found = [
@@ -268,20 +288,22 @@ def study_model(paper: Paper, paper_model: str, study: Study, on_documents: bool
     ]
     if not found:
         raise NotMeasured(f"{wanted.name} is not in this study")
-    text = paper.documents
-    if not on_documents:
-        return found[0]
-    if not _is_of(text, study.text_source) or text.length != study.text_length:
-        raise NotMeasured(
-            f"the figure is for documents of {text.length} tokens from {text.source}, this study "
-            f"has {study.text_length} tokens from {study.text_source}"
-        )
     return found[0]
 
 
+def require_text(text: PaperText, study: Study, what: str) -> None:
+    """Raise `NotMeasured` unless a study's documents are of this text and length."""
+    if not _is_of(text, study.text_source) or text.length != study.text_length:
+        raise NotMeasured(
+            f"{what} is for documents of {text.length} tokens from {text.source}, this study "
+            f"has {study.text_length} tokens from {study.text_source}"
+        )
+
+
 def _is_of(text: PaperText, source: str) -> bool:
-    """Whether a study's `documents.source` is the paper's text, by its name or on the hub."""
-    on_hub = repository(source).casefold() == text.repository.casefold()
+    """Whether a study's `documents.source` is a text, by its name or on the hub."""
+    found = repository(source).casefold()
+    on_hub = found != "" and found == text.repository.casefold()
     return on_hub or source == f"named:{text.source}"
 
 

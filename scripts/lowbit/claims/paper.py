@@ -12,14 +12,11 @@ import yaml
 
 from lowbit.errors import InputError
 
-ALL_MODELS = "all"
-"""Key of figures that are over all of the paper's models together."""
-
 MODEL, STUDY = "model", "study"
 """Scopes of a claim: judged on every model by itself, or once over all models of a study."""
 
 KEY_SEPARATOR = "-"
-"""Between the method labels of a figure's key: AWQ3-NF3."""
+"""Between the method labels of a figure's key, AWQ3-NF3, and between models that are compared."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,9 @@ class Direction:
 class Figures:
     """The paper's values by model id and key; `tolerance` is absolute, or relative to the value.
 
-    They are of the claim's own statistic, unless another is named here, and bind for the paper's
-    documents, unless `on_documents` is false: then the statistic looks after its text itself.
+    With `scope: study` they are of several models, whose ids are joined: llama8-llama70. They are
+    of the claim's own statistic, unless another is named here, and bind for the paper's documents
+    (or the claim's), unless `on_documents` is false: then the statistic looks after its text.
     """
 
     tolerance: float
@@ -47,6 +45,16 @@ class Figures:
     def tolerance_of(self, value: float) -> float:
         """Absolute tolerance for one value."""
         return self.tolerance * abs(value) if self.relative else self.tolerance
+
+
+@dataclass(frozen=True)
+class PaperText:
+    """Documents: their name in config/sources.yaml, their length in tokens, and the hub repository
+    that holds nothing else, if there is one."""
+
+    source: str
+    length: int
+    repository: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,9 @@ class Claim:
     statistic: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     maximum_bits: int | None = None
+    documents: PaperText | None = None
+    """The only text that the claim is about, if it is not the paper's for its figures and any for
+    its direction."""
     direction: Direction | None = None
     figures: Figures | None = None
 
@@ -81,16 +92,6 @@ class PaperModel:
 
     name: str
     sources: list[str]
-
-
-@dataclass(frozen=True)
-class PaperText:
-    """The paper's documents: their name in config/sources.yaml, where they are on the hub, and the
-    length in tokens."""
-
-    source: str
-    repository: str
-    length: int
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def _claim(content: Any, index: int) -> Claim:
     where = f"claim '{content['id']}'" if "id" in content else f"claim {index}"
     if "direction" in content:
         content["direction"] = _record(Direction, content["direction"], f"{where}: direction")
+    if "documents" in content:
+        content["documents"] = _record(PaperText, content["documents"], f"{where}: documents")
     if "figures" in content:
         figures = _record(Figures, content["figures"], f"{where}: figures")
         for model, values in figures.values.items():
@@ -188,8 +191,6 @@ def _check_claims(paper: Paper, statistics: Mapping[str, Container[str]]) -> Non
         for name in (claim.statistic, claim.statistic_of_figures):
             if name and name not in allowed:
                 raise InputError(f"{where}: statistic '{name}' is not one of {sorted(allowed)}")
-        if claim.scope == STUDY and claim.figures:
-            raise InputError(f"{where}: figures are of one model each, not of scope: {STUDY}")
         if not (claim.direction or claim.figures):
             raise InputError(f"{where} needs direction: or figures: to be judged by")
         if claim.direction and claim.direction.expect not in ("above", "below"):
@@ -212,7 +213,7 @@ def _check_gates(claim: Claim, before: Mapping[str, Claim], where: str) -> None:
 def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
     """Check that figures name models and, where they are measured, methods of the paper."""
     for model, values in claim.figures.values.items():
-        if model not in paper.models and model != ALL_MODELS:
+        if not set(models_of(claim, model)) <= set(paper.models):
             raise InputError(
                 f"{where}: figures.values.{model} is not a model: {sorted(paper.models)}"
             )
@@ -223,6 +224,11 @@ def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
                     f"{where}: figures.values.{model}: '{key}' names {sorted(unknown)}, which are "
                     f"not methods: {sorted(paper.methods)}"
                 )
+
+
+def models_of(claim: Claim, key: str) -> list[str]:
+    """The paper's models that a figure is of: several only where they are compared."""
+    return key.split(KEY_SEPARATOR) if claim.scope == STUDY else [key]
 
 
 def _mapping(value: Any, where: str) -> Mapping:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lowbit.analysis.mechanisms.patching_report import QUANTIZED
-from lowbit.claims.judging import Study, study_method, study_model
+from lowbit.claims.judging import Study, require_text, study_method, study_model
 from lowbit.claims.paper import KEY_SEPARATOR, Claim, Paper
 from lowbit.claims.results import NotMeasured
 from lowbit.experiments.conditions import ALL_WEIGHTS, LAST, NONE, UPPER
@@ -41,6 +41,7 @@ def _figures(
             try:
                 if study_model(paper, paper_model, study) != model:
                     continue
+                require_text(claim.documents or paper.documents, study, "the figure")
                 sets_of, scored = (
                     study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)
                 )

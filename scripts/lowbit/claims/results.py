@@ -25,6 +25,7 @@ from lowbit.analysis.statistics import (
     require_variation,
     resample_counts,
     summarise,
+    top_counts,
 )
 from lowbit.analysis.studied_models import StudiedModel
 from lowbit.analysis.tables import (
@@ -151,6 +152,18 @@ class ModelResults:
             )
         return member
 
+    def large_counts(self, method: str) -> np.ndarray:
+        """How often each document is in a method's D_large: [1 + R, documents].
+
+        Each resample chooses the largest errors anew: which documents are in D_large is what
+        varies. The near-duplicates dropped from the sample's sets stay out.
+        """
+        large = self.member(method, "large")
+        duplicate = membership(self.sets, method, "duplicate", self.doc_ids)
+        error = self.column("error", [method])[:, 0]
+        chosen = top_counts(error, int(large.sum() + duplicate.sum()), self.counts)
+        return np.where(duplicate, 0, chosen)
+
     def smallest(self, methods: Sequence[str], *names: str) -> int:
         """Number of documents in the smallest of the methods' sets of these names."""
         return min(int(self.member(method, name).sum()) for method in methods for name in names)
@@ -178,6 +191,8 @@ class StudyResults:
     models: Sequence[StudiedModel]
     of_model: Callable[[str], ModelResults]
     """Load the results of a model by its name."""
+    methods: Sequence[str] = ()
+    """Those that a claim is about; of no account where only noise is looked at."""
 
     @property
     def settings(self) -> BootstrapSettings:

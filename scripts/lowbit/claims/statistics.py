@@ -19,12 +19,10 @@ from lowbit.analysis.statistics import (
     jaccard_draws,
     mean_draws,
     pearson_draws,
-    top_counts,
 )
 from lowbit.analysis.tables import (
     PARALLEL_RESIDUAL,
     QUANTITIES,
-    membership,
     present_quantities,
 )
 from lowbit.claims.downstream_statistics import extremes_damage
@@ -373,19 +371,8 @@ def _pair_draws(results: ModelResults, pairs: Sequence[tuple[str, str]]) -> np.n
 
 
 def _jaccard_draws(results: ModelResults, pair: tuple[str, str]) -> np.ndarray:
-    """Jaccard index of D_large of two methods -> draws [1 + R].
-
-    Each resample chooses the largest errors anew: which documents are in D_large is what varies.
-    The near-duplicates dropped from the sample's sets stay out.
-    """
-    sides = []
-    for name in pair:
-        large = results.member(name, "large")
-        duplicate = membership(results.sets, name, "duplicate", results.doc_ids)
-        error = results.column("error", [name])[:, 0]
-        chosen = top_counts(error, int(large.sum() + duplicate.sum()), results.counts)
-        sides.append(np.where(duplicate, 0, chosen))
-    return jaccard_draws(*sides)
+    """Jaccard index of D_large of two methods -> draws [1 + R]."""
+    return jaccard_draws(*(results.large_counts(name) for name in pair))
 
 
 def _chance(results: ModelResults, pair: tuple[str, str]) -> float:

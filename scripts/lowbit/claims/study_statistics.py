@@ -1,8 +1,9 @@
 """Statistics of claims that compare the models of a study: families, sizes, training, fine-tuning.
 
-All are of the relative rise of the log perplexity under a condition of robustness.csv (the option
-`condition`), on resamples of documents, and of draws of the noise, that the models share. The
-models themselves are taken as they are: an interval tells nothing of what others would have given.
+All here are of the relative rise of the log perplexity under a condition of robustness.csv (the
+option `condition`), on resamples of documents, and of draws of the noise, that the models share.
+The models themselves are taken as they are: an interval tells nothing of what others would have
+given.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,10 @@ from lowbit.analysis.perturbation.robustness import (
     relative_draws,
 )
 from lowbit.analysis.studied_models import StudiedModel
+from lowbit.claims.overlap_statistics import (
+    overlap_between_models,
+    overlap_between_models_above_chance,
+)
 from lowbit.claims.perturbation_statistics import MINIMUM_SEEDS
 from lowbit.claims.results import (
     Measurement,
@@ -132,7 +137,14 @@ def fine_tuning_gap(results: StudyResults, options: dict) -> Measurement:
 
 STUDY_STATISTICS: dict[str, StudyStatistic] = {
     statistic.__name__: statistic
-    for statistic in (family_order, size_slope, training_slope, fine_tuning_gap)
+    for statistic in (
+        family_order,
+        size_slope,
+        training_slope,
+        fine_tuning_gap,
+        overlap_between_models,
+        overlap_between_models_above_chance,
+    )
 }
 """Every statistic that a claim of scope `study` may name."""
 
