@@ -6,6 +6,7 @@ activations are gone.
 """
 
 from collections.abc import Iterator
+from math import ceil, log2
 
 from lowbit.engine.sizes import LOGITS_PER_CHUNK, PROBE_DOCUMENTS, STREAM_SHARD
 from study.config.sections import Engine
@@ -24,10 +25,13 @@ CHUNKS = 6
 """Arrays of that size: logits and log-probabilities of two streams, probabilities, a difference."""
 INSIDE_MLP, INSIDE_BLOCK = 4, 6
 """Activations of a batch in a block: as wide as the MLP; as wide as the residual stream."""
-HOLES = 1.0
+HOLES, MOST_HOLES = 0.35, 2.0
 """Of all that a walk makes and lets go, the share that the C library keeps beside it on a CPU: what
-was freed, and others of another size do not fit into. Measured on a random model of 160 million
-parameters: .2 to 1.9 from one run to the next, 1 on average."""
+was freed, and others of another size do not fit into. It grows by `HOLES` with each doubling of the
+batches, up to `MOST_HOLES`. Measured: .2 to .8 after 2 or 3 batches, .9 to 1.5 after 8, 1.5 to 2.2
+after 38, on small models; after 2 on a random one of 160 million parameters .2 to 1.9."""
+RETURNED = 32 * 2**20
+"""Bytes from which glibc gives freed memory back at once, so that no holes stay."""
 UNPACKED = 1 + 3 * FLOAT32
 """Bytes per weight while one matrix is dequantized: codes, levels, scaled, in their order."""
 
@@ -39,10 +43,9 @@ def engine_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
 
 def cpu_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
     """The same on a CPU, where matrices are dequantized, too, and freed memory has holes."""
-    walks = [_walk(walk, shape, engine) for walk in largest(job.walks)]
-    states = max((walk[0] for walk in walks), default=0.0)
+    states = max((_walk(walk, shape, engine)[0] for walk in job.walks), default=0.0)
     dequantizing = sum(_weights(job, shape, engine)) + states + unpacking(job, shape)
-    holes = HOLES * max(map(sum, walks), default=0.0)
+    holes = max((_holes(walk, shape, engine) for walk in job.walks), default=0.0)
     return max(*_moments(job, shape, engine), dequantizing) + holes
 
 
@@ -90,6 +93,17 @@ def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> tuple[float, float, 
     chunk = max(row, min(CHUNK, batch * walk.length * row))
     loss = CHUNKS * chunk if walk.read_outs else 0.0
     return number * states, number * (inside + changed), loss
+
+
+def _holes(walk: Walk, shape: ModelShape, engine: Engine) -> float:
+    """Bytes that are freed and not used again: of states, of a block's work, of a loss."""
+    batches = ceil(walk.rows / engine.batch_size)
+    tokens = min(engine.batch_size, walk.rows) * walk.length
+    number = BYTES[engine.dtype] * tokens
+    pieces = number * shape.hidden, number * shape.widest, CHUNK
+    parts = zip(_walk(walk, shape, engine), pieces, strict=True)
+    share = min(MOST_HOLES, HOLES * log2(1 + batches))
+    return share * sum(part for part, piece in parts if piece < RETURNED)
 
 
 def _checks(job: Job, shape: ModelShape) -> float:
