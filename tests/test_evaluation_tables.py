@@ -22,7 +22,11 @@ from lowbit.analysis.evaluation import (
 from lowbit.analysis.statistics import BootstrapSettings, resample_counts
 from lowbit.analysis.tables import methods_from_config
 from lowbit.claims.evaluation_statistics import evaluated_perplexity
+from lowbit.claims.judging import judge
+from lowbit.claims.paper import read_paper
 from lowbit.claims.results import NotMeasured
+from lowbit.claims.statistics import STATISTICS
+from lowbit.claims.study_statistics import STUDY_STATISTICS
 from lowbit.errors import InputError
 from lowbit.figures import plotting
 from lowbit.figures.evaluation import evaluated_methods
@@ -221,14 +225,10 @@ def test_another_set_length_or_part_of_the_text_is_not_measured(table: pd.DataFr
 
 
 def test_the_papers_figures_bind_for_its_models_whatever_the_documents(table: pd.DataFrame) -> None:
-    from lowbit.claims.judging import judge
-    from lowbit.claims.paper import read_paper
-    from lowbit.claims.statistics import STATISTICS
-
     results = claim_results()
     results.tables["evaluation"] = table
     study = claim_study("hub:Qwen/Qwen2.5-7B@x", tables=results, text="path:other")
-    claims = judge([read_paper("claims/inputs.yaml", STATISTICS)], study)
+    claims = judge([read_paper("claims/inputs.yaml", STATISTICS, STUDY_STATISTICS)], study)
     mine = claims[(claims["claim"] == "perplexity_wikitext") & (claims["model"] == "m")]
     assert mine["methods"].tolist() == ["full", "nf4", "nf3"]
     value = table.query("set == 'wikitext2' and method == 'full'")["value"].iloc[0]

@@ -28,6 +28,7 @@ from lowbit.claims.paper import Paper, read_paper
 from lowbit.claims.paper_patching import COLUMNS, paper_perplexities
 from lowbit.claims.results import ModelResults
 from lowbit.claims.statistics import STATISTICS
+from lowbit.claims.study_statistics import STUDY_STATISTICS
 from lowbit.figures import patching as figures
 from lowbit.figures import plotting
 
@@ -318,7 +319,7 @@ def paper_results(**options) -> tuple[ModelResults, Study]:
 
 def test_the_papers_own_values_stand_beside_ours():
     found, study = paper_results()
-    paper = paper_perplexities([read_paper(CLAIMS, STATISTICS)], study, "m")
+    paper = paper_perplexities([read_paper(CLAIMS, STATISTICS, STUDY_STATISTICS)], study, "m")
     shares = table_of(found, found.tables["patching"])
     table = cells(patching_markdown(shares, paper, "m", 0.95), "Perplexity on D_large")
     values = ["", "5.60", "8.67", "6.05", "6.13", "12.49", "7.61", "", "", "", "", "8.05"]
@@ -326,7 +327,7 @@ def test_the_papers_own_values_stand_beside_ours():
     values = ["", "5.60", "10.14", "5.92", "7.12", "13.75", "8.71", "", "", "", "", ""]
     assert table["nf3 in the paper, D_large of awq3"] == values
     other = replace(study, sources={"m": "demo"})
-    assert paper_perplexities([read_paper(CLAIMS, STATISTICS)], other, "m").empty
+    assert paper_perplexities([read_paper(CLAIMS, STATISTICS, STUDY_STATISTICS)], other, "m").empty
 
 
 KNOWN = {
@@ -348,7 +349,7 @@ def directions(results: ModelResults, methods: dict = METHODS) -> pd.DataFrame:
 
 def paper() -> Paper:
     """The paper with its claims about patching only."""
-    whole = read_paper(CLAIMS, STATISTICS)
+    whole = read_paper(CLAIMS, STATISTICS, STUDY_STATISTICS)
     return replace(whole, claims=[claim for claim in whole.claims if claim.stages == ["patch"]])
 
 

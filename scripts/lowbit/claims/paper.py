@@ -111,13 +111,13 @@ Record = TypeVar("Record")
 
 
 def read_paper(
-    path: str | Path, statistics: Container[str], study_statistics: Container[str] = ()
+    path: str | Path, statistics: Container[str], study_statistics: Container[str]
 ) -> Paper:
     """Read and check a claims file.
 
     Args:
         statistics: names that a claim's `statistic` may have.
-        study_statistics: the same of a claim with `scope: study`, where there may be one.
+        study_statistics: the same of a claim with `scope: study`.
 
     Raises:
         InputError: naming the file, the claim and the key that is wrong.
