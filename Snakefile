@@ -53,6 +53,10 @@ if STUDY.simulation:
 
     include: "rules/simulate.smk"
 
+if STUDY.topics:
+
+    include: "rules/topics.smk"
+
 if STUDY.downstream:
 
     include: "rules/downstream.smk"

@@ -26,7 +26,7 @@ from study.config.methods import Published
 from study.config.sections import DEMO_MODEL
 from study.config.study import load_study
 from study.digest import code_digest, environment_digest
-from study.paths import paths_of, pattern
+from study.paths import TOPIC_SETTINGS, paths_of, pattern
 from study.records.runs import begin_run, end_run, place_jobs
 
 try:

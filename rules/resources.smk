@@ -28,6 +28,8 @@ TEXTS = {
     )
     for keyed, (_, settings, demo) in DOCUMENT_SETS.items()
 }
+CLASSIFIER = STUDY.classifier_outline() if STUDY.topics else None
+"""The same of the classifier of topics, where there is one."""
 ESTIMATES = Estimates(
     STUDY,
     PATHS,
@@ -39,6 +41,8 @@ ESTIMATES = Estimates(
         for name in PUBLISHED
         if (size := download_bytes(STUDY.methods[name].checkpoint(), checkpoint_files))
     },
+    shape_of(CLASSIFIER) if CLASSIFIER else None,
+    download_bytes(CLASSIFIER) if CLASSIFIER else 0,
 )
 ACCOUNT = os.environ.get("PLAN_ACCOUNT")
 """File that a dry run leaves what `make plan` shows in."""

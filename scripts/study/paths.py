@@ -1,9 +1,9 @@
 """Where every file of a study is, and the keys that let studies share what is the same.
 
 A *key* is 8 hex digits of a SHA-256 over a source's content and the settings that make a file what
-it is. What has a key lives under `results/models/` or `results/documents/` as `<name>-<key>`: two
-studies meet there exactly when they would write the same. What belongs to one study lives under
-`results/<study>/`.
+it is. What has a key lives under `results/models/`, `documents/` or `classifiers/` as
+`<name>-<key>`: two studies meet there exactly when they would write the same. What belongs to one
+study lives under `results/<study>/`.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from lowbit.errors import InputError
 from lowbit.files import read_json, sha256, write_json
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
+from lowbit.inputs.hub import Listing
 from lowbit.inputs.model_files import files_of
 from lowbit.names import FULL
 from lowbit.quantization.published.description import checkpoint_files
@@ -51,11 +52,16 @@ SHARED = MappingProxyType(
         "scores": "models/{model}/scores/{tokens}/{scores}.parquet",
         "residuals": "models/{model}/residuals/{residuals}/residuals.parquet",
         "residual_dimensions": "models/{model}/residuals/{residuals}/dimensions.parquet",
+        "classifier": "classifiers/{classifier}/classifier.json",
+        "topics": "models/{model}/topics/{topics}/topics.parquet",
         "answers": "models/{model}/downstream/{downstream}/{scores}.parquet",
         "answers_record": "models/{model}/downstream/{downstream}/{scores}.json",
     }
 )
 """Files that studies share, as patterns below `results/`; each wildcard holds a `<name>-<key>`."""
+
+TOPIC_SETTINGS = {"device", "batch_size", "threads"}
+"""Keys of `engine` that a classifier of topics is run by: always in float32, and resident."""
 
 FINGERPRINTS = Path(".cache/fingerprints.json")
 LARGE_FILE = 64 * 2**20
@@ -98,6 +104,10 @@ class Paths:
     """Method name, `full` first -> `<name>-<key>` of its scores; over weights and engine."""
     residuals: str
     """`<documents name>-<key>`; over tokens and engine."""
+    classifier: str
+    """`topics-<key>`, the key over the files of the classifier of topics; empty without one."""
+    topics: str
+    """`<documents name>-<key>`; over tokens, classifier and how it is run; empty without one."""
     downstream: Mapping[str, str]
     """Downstream task -> `<name>-<key>`; over its files, shots, limit and seed."""
 
@@ -119,6 +129,8 @@ class Paths:
             "documents": self.documents,
             "tokens": self.tokens,
             "residuals": self.residuals,
+            "classifier": self.classifier,
+            "topics": self.topics,
         }
         if model:
             wildcards["model"] = self.models[model]
@@ -153,7 +165,7 @@ class Paths:
             *self.evaluation_documents.values(),
             *self.evaluation.values(),
             *self.downstream.values(),
-            *(self.documents, self.tokens, self.residuals),
+            *(self.documents, self.tokens, self.residuals, self.topics),
         }
         if keyed not in current:
             raise InputError(
@@ -194,6 +206,7 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         if isinstance(method, Published)
     }
     downstream = _downstream_keys(study, fingerprints)
+    classifier = _keyed("topics", fingerprints.of_classifier(study)) if study.topics else ""
     fingerprints.save()
 
     engine = study.engine.model_dump()
@@ -214,8 +227,16 @@ def paths_of(study: Study, cache: Path = FINGERPRINTS) -> Paths:
         methods=methods,
         scores={name: _keyed(name, keyed, numeric) for name, keyed in scored.items()},
         residuals=_keyed(study.documents.name, tokens, engine),
+        classifier=classifier,
+        topics=_topics_key(study, tokens, classifier) if study.topics else "",
         downstream=downstream,
     )
+
+
+def _topics_key(study: Study, tokens: str, classifier: str) -> str:
+    """Keyed name of the documents' topics."""
+    run = study.engine.model_dump(include=TOPIC_SETTINGS)
+    return _keyed(study.documents.name, tokens, classifier, run)
 
 
 def _downstream_keys(study: Study, fingerprints: "Fingerprints") -> dict[str, str]:
@@ -306,7 +327,13 @@ class Fingerprints:
 
     def of_model(self, study: Study, name: str) -> Any:
         """Names and hashes of a local model's files, or repository and commit of one on the hub."""
-        outline = study.model_outline(name)
+        return self._of_outline(study.model_outline(name))
+
+    def of_classifier(self, study: Study) -> Any:
+        """The same of the classifier of topics."""
+        return self._of_outline(study.classifier_outline())
+
+    def _of_outline(self, outline: Path | Listing) -> Any:
         if not isinstance(outline, Path):
             return outline.address
         return self.of_files(outline, model_sources.model_files(outline))

@@ -50,6 +50,7 @@ MADE_BY = {
     "simulation_scores": "write a section simulation",
     "error_magnitude": "write a section simulation",
     "downstream": "write a section downstream",
+    "topics": "write a section topics",
 }
 """Tables of optional stages -> the rule, or what to write into the config, that makes them."""
 

@@ -6,6 +6,7 @@ or runs the tokenizer imports torch or transformers inside its function.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ def resolve(source: str, directory: Path) -> dict[str, Any]:
     return {
         "source": source,
         "architecture": architecture,
-        "files": {name: _describe_file(directory / name) for name in names},
+        "files": describe_files(directory, names),
         "hidden_size": config.hidden_size,
         "layers": config.num_hidden_layers,
         "context_length": context_length(raw),
@@ -190,8 +191,12 @@ def resolve(source: str, directory: Path) -> dict[str, Any]:
     }
 
 
-def _describe_file(path: Path) -> dict[str, Any]:
-    return {"sha256": sha256(path), "bytes": path.stat().st_size}
+def describe_files(directory: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Name -> `sha256` and `bytes` of files in a directory."""
+    paths = {name: directory / name for name in names}
+    return {
+        name: {"sha256": sha256(path), "bytes": path.stat().st_size} for name, path in paths.items()
+    }
 
 
 def read_architecture(place: Path | ModelFiles) -> str:

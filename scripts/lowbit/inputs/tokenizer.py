@@ -9,7 +9,7 @@ from lowbit.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 VOCABULARY_FILES = (
     "tokenizer.json",
@@ -23,8 +23,14 @@ CHUNK = 64
 """Documents tokenized between two steps of the progress bar."""
 
 
-def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
+def load_tokenizer(
+    directory: Path, config: "PreTrainedConfig | None" = None
+) -> "PreTrainedTokenizerBase":
     """Load the tokenizer of a model directory, as transformers does for every user of that model.
+
+    Args:
+        directory: of the model.
+        config: the model's, where it is not what config.json says.
 
     Raises:
         InputError: it cannot be loaded.
@@ -33,7 +39,7 @@ def load_tokenizer(directory: Path) -> "PreTrainedTokenizerBase":
 
     try:
         return AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
+            directory, config=config, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the library raises many kinds for a broken file
         raise InputError(

@@ -10,12 +10,14 @@ from lowbit.analysis.perturbation.report import (
     sensitivity_answer,
     transforms_answer,
 )
+from lowbit.analysis.topics import topics_answer
 
 PATCHING, INTERVENTIONS, MIXED = "patching", "interventions", "mixed_precision"
 PERTURBATION, AGREEMENT, SENSITIVITY = "perturbation", "perturbation_agreement", "sensitivity"
 TRANSFORMS = "best_transforms"
-EVALUATION = "evaluation"
+EVALUATION, TOPICS = "evaluation", "topics"
 ANSWERS = {
+    TOPICS: topics_answer,
     EVALUATION: evaluation_answer,
     PATCHING: patching_answer,
     INTERVENTIONS: intervention_answer,
@@ -28,6 +30,7 @@ ANSWERS = {
 """Table of an optional stage -> what the summary says of it, given the table and the folder."""
 
 OPTIONAL_FIGURES = {
+    TOPICS: {"topics": "topics of the documents that break"},
     EVALUATION: {"evaluation": "perplexity and accuracy on the evaluation sets"},
     INTERVENTIONS: {"interventions": "errors when residual norms are changed"},
     MIXED: {

@@ -27,6 +27,7 @@ from lowbit.experiments.simulation_settings import (
 )
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
+from lowbit.inputs.classifier import CLASSIFIER_SOURCES
 from lowbit.inputs.sources import Source
 from study.config.task_files import HARNESS_TASKS, TASK_FILES, TaskFile, task_file
 
@@ -434,6 +435,16 @@ class Simulation(BaseModel):
         "power",
     ]
     """Of weights and activations alike, where both are quantized."""
+
+
+class Topics(BaseModel):
+    """A classifier that says what each document is about, to see which topics break."""
+
+    model_config = section_settings({"source": "hub:WebOrganizer/TopicClassifier-NoURL@main"})
+
+    source: Annotated[str, AfterValidator(lambda text: _check_source(text, CLASSIFIER_SOURCES))]
+    """`hub:<repo>@<revision>` or `path:<directory>`: a classifier of texts in Hugging Face format,
+    with names for its labels. The inputs paper's is WebOrganizer's."""
 
 
 class Benchmark(BaseModel):

@@ -29,6 +29,7 @@ from lowbit.downstream.buckets import MINIMUM_ITEMS
 from lowbit.errors import InputError
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
+from lowbit.inputs.classifier import read_labels
 from lowbit.inputs.hub import Listing, Unreachable
 from lowbit.names import FULL
 from study.config import archive
@@ -52,6 +53,7 @@ from study.config.sections import (
     Prediction,
     Simulation,
     Texts,
+    Topics,
     section_settings,
 )
 from study.config.yaml_file import read_mapping
@@ -59,7 +61,7 @@ from study.config.yaml_file import read_mapping
 REPLACED_WHOLE = ("models", "methods", "documents", "calibration", "evaluation")
 NOT_INHERITED = ("perturbation", "simulation")
 """Optional stages of the default study that a study file has only if it names them."""
-RESULT_FOLDERS = ("models", "documents", "hub", "logs", "benchmarks", "provenance")
+RESULT_FOLDERS = ("models", "documents", "classifiers", "hub", "logs", "benchmarks", "provenance")
 """Folders of `results/` that every study shares, so no study may have their name."""
 
 
@@ -131,6 +133,8 @@ class Study(BaseModel):
     """Without it nothing is perturbed."""
     simulation: Simulation | None = None
     """Without it nothing is simulated."""
+    topics: Topics | None = None
+    """Without it nothing is classified."""
     downstream: dict[Name, Benchmark] = Field(default_factory=dict)
     """Tasks that the models are tried on, by name. Without it none."""
 
@@ -294,6 +298,10 @@ class Study(BaseModel):
         """A model's local directory, or what the hub lists of it."""
         return model_sources.outline_model(self.models[name].source, DEMO_MODEL)
 
+    def classifier_outline(self) -> Path | Listing:
+        """The local directory of the classifier of topics, or what the hub lists of it."""
+        return model_sources.outline_model(self.topics.source, DEMO_MODEL)
+
     def texts(self) -> dict[Key, tuple[Texts, Path]]:
         """Sections of texts by their key, each with the file that `source: demo` stands for."""
         return (
@@ -407,6 +415,15 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
                 return
     yield from _check_ids(study.documents)
     yield from _check_task_files(study)
+    if study.topics:
+        try:
+            classifier = study.classifier_outline()
+            model_sources.model_files(classifier)
+            read_labels(classifier)
+        except InputError as error:
+            yield ("topics", "source"), f"cannot be used: {error}"
+            if isinstance(error, Unreachable):
+                return
     for name in study.models:
         try:
             outline = study.model_outline(name)

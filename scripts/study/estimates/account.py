@@ -41,6 +41,9 @@ def account(
         "checkpoints": {  # by their source: methods may share one
             study.methods[name].quantized: size for name, size in estimates.checkpoints.items()
         },
+        "classifiers": {study.topics.source: size}
+        if (size := estimates.classifier_download)
+        else {},
         "texts": {
             name.rpartition("-")[0]: source.download
             for name, source in estimates.texts.items()
@@ -88,7 +91,13 @@ def _assumed(estimates: Estimates, on_gpu: bool) -> Iterator[str]:
             "auto asks for a GPU; write cuda to plan for one"
         )
     yield f"CPU: rates measured on {measured_on()}, per thread; engine.threads more is faster"
-    if any((*estimates.downloads.values(), *estimates.checkpoints.values())):
+    if any(
+        (
+            *estimates.downloads.values(),
+            *estimates.checkpoints.values(),
+            estimates.classifier_download,
+        )
+    ):
         yield f"downloads at {DOWNLOAD_RATE / 1e6:g} MB/s"
     for name, each in study.evaluation.items():
         if each.n is None:

@@ -12,6 +12,7 @@ from study.estimates.engine_memory import (
     BYTES,
     FLOAT32,
     block_parameters,
+    classifier_memory,
     cpu_memory,
     engine_memory,
     unpacking,
@@ -25,9 +26,10 @@ from study.estimates.walks import ENGINE_RULES, Job, Walk, engine_job
 from study.paths import Paths
 
 QUANTIZE, READ_CHECKPOINT = "quantize_", "read_checkpoint"
-ON_DEVICE = (*ENGINE_RULES, "answer", READ_CHECKPOINT)
+CLASSIFY = "classify_topics"
+ON_DEVICE = (*ENGINE_RULES, "answer", CLASSIFY, READ_CHECKPOINT)
 """Rules, beside the quantizers, whose jobs run on the config's `engine.device`."""
-FETCHING = ("fetch_model", "fetch_documents", "fetch_checkpoint")
+FETCHING = ("fetch_model", "fetch_classifier", "fetch_documents", "fetch_checkpoint")
 GPU_LIBRARIES = 0.6e9
 """Bytes of a GPU that its driver's context and libraries take. Assumed."""
 HOST_LIBRARIES = 2.5e9
@@ -62,6 +64,8 @@ class Estimates:
         texts: where each table of documents is from, by keyed name, where that is known.
         downloads: bytes of each model that is on the hub, by plain name.
         checkpoints: the same of published checkpoints, by method.
+        classifier: of topics, where the study has one.
+        classifier_download: bytes of it, where it is on the hub.
     """
 
     study: Study
@@ -70,6 +74,8 @@ class Estimates:
     texts: Mapping[str, TextSource] = field(default_factory=dict)
     downloads: Mapping[str, int] = field(default_factory=dict)
     checkpoints: Mapping[str, int] = field(default_factory=dict)
+    classifier: ModelShape | None = None
+    classifier_download: int = 0
     gpu: seconds.Gpu = seconds.A100
     measured: Mapping[str, Measured] = field(default_factory=read_measured)
 
@@ -112,7 +118,7 @@ class Estimates:
             return cpu_memory(job, shape, engine) + 2 * job.kept_bytes
         host, device = self._divided(rule, wildcards)
         # Weights pass through nothing on their way to an answer: they are there.
-        return device if rule == "answer" else host + device
+        return device if rule in ("answer", CLASSIFY) else host + device
 
     def work(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """What the time of a job is in proportion to: operations, or rows of its tables."""
@@ -124,10 +130,12 @@ class Estimates:
             return seconds.quantizer_work(self.study.methods[name], self.study, shape, name)
         if rule == "answer":
             return seconds.engine_work(self._answers(wildcards, shape), shape)
+        if rule == CLASSIFY:
+            return seconds.engine_work(self._classified(), self.classifier)
         if rule == "probe_model":
             return 2.0 * shape.parameters * PROBE_TOKENS
-        if rule == "fetch_model":
-            return shape.stored_bytes
+        if rule in ("fetch_model", "fetch_classifier"):
+            return (shape or self.classifier).stored_bytes
         return analysis_work(rule, self.study)
 
     def _divided(self, rule: str, wildcards: Mapping[str, str]) -> tuple[float, float]:
@@ -145,9 +153,15 @@ class Estimates:
             job = self._answers(wildcards, shape)
             engine = study.engine.model_copy(update={"mode": "resident"})
             return self._loading(shape, "resident"), engine_memory(job, shape, engine)
+        if rule == CLASSIFY:
+            sizes = study.engine.batch_size, study.documents.length
+            host = FLOAT32 * self.classifier.parameters
+            return host, classifier_memory(self.classifier, *sizes)
         if rule == "probe_model":
             logits = 3 * PROBE_TOKENS * shape.vocabulary
             return FLOAT32 * (shape.parameters + logits), 0.0
+        if rule == "fetch_classifier":  # it is loaded, too
+            return FLOAT32 * self.classifier.parameters, 0.0
         if rule == "fetch_model":
             largest = max(shape.largest_matrix, shape.vocabulary * shape.hidden)
             return FLOAT32 * largest, 0.0
@@ -187,7 +201,10 @@ class Estimates:
         if rule == "fetch_checkpoint":
             size = self.checkpoints.get(self._method(wildcards), 0)
             return size / seconds.DOWNLOAD_RATE + size / seconds.CHECK_RATE
-        size = self.downloads.get(self._model(wildcards), 0)
+        size = self.classifier_download
+        if rule == "fetch_model":
+            size = self.downloads.get(self._model(wildcards), 0)
+        shape = shape or self.classifier
         return size / seconds.DOWNLOAD_RATE + shape.stored_bytes / seconds.CHECK_RATE
 
     def _base(self, rule: str) -> Measured:
@@ -228,6 +245,12 @@ class Estimates:
             rows = min(rows, task.limit * (4 * 57 if task.task == "mmlu" else 1))
         length = min(PROMPT, shape.context or PROMPT)
         return Job([Walk(rows, length, 1, shape.layers, 1)], quantized=0)
+
+    def _classified(self) -> Job:
+        """The documents, as a walk through the classifier."""
+        documents = self.study.documents
+        walk = Walk(documents.n, documents.length, 1, self.classifier.layers, read_outs=0)
+        return Job([walk], quantized=0)
 
     def _file(self, name: str, wildcards: Mapping[str, str], shape: ModelShape | None) -> float:
         """Bytes of one output."""

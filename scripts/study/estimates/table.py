@@ -11,6 +11,7 @@ INPUTS, ANALYSES, TOTAL = "models and texts", "tables, figures, pages", "total"
 STAGES = MappingProxyType(
     {
         "fetch_model": INPUTS,
+        "fetch_classifier": INPUTS,
         "fetch_checkpoint": INPUTS,
         "probe_model": INPUTS,
         "fetch_documents": INPUTS,
@@ -22,6 +23,7 @@ STAGES = MappingProxyType(
         "read_checkpoint": "quantize",
         "score": "score",
         "evaluate": "evaluate",
+        "classify_topics": "classify topics",
         "answer": "answer questions",
         "measure_residuals": "residuals",
         "trace_layers": "trace layers",
@@ -34,6 +36,10 @@ STAGES = MappingProxyType(
     }
 )
 """Rule -> what the table calls it; quantizers are one stage, all others `ANALYSES`."""
+OTHERS = MappingProxyType(
+    {"checkpoints": "checkpoint", "classifiers": "classifier", "texts": "documents"}
+)
+"""What is downloaded beside models: key of the account -> what the plan calls one."""
 ORDER = (INPUTS, "quantize", *dict.fromkeys(STAGES.values()), ANALYSES)
 HEADERS = ("stage", "jobs", "done", "CPU hours", "GPU hours", "memory", "GPU memory", "disk")
 UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -117,8 +123,10 @@ def _downloads(account: Mapping[str, Any]) -> Iterator[str]:
             f"parameters, {in_words(model['stored_bytes'])} of weights, "
             + (f"download {in_words(download)}" if download else "nothing to download")
         )
-    for kind, sizes in (("checkpoint", account["checkpoints"]), ("documents", account["texts"])):
-        yield from (f"{kind} {name}: download {in_words(size)}" for name, size in sizes.items())
+    for kind, word in OTHERS.items():
+        yield from (
+            f"{word} {name}: download {in_words(size)}" for name, size in account[kind].items()
+        )
     total = _downloaded(account)
     if total:
         yield f"downloads in all: {in_words(total)}, less what the cache of the hub has"
@@ -126,7 +134,7 @@ def _downloads(account: Mapping[str, Any]) -> Iterator[str]:
 
 def _downloaded(account: Mapping[str, Any]) -> float:
     models = sum(model["download"] for model in account["models"].values())
-    return models + sum((*account["checkpoints"].values(), *account["texts"].values()))
+    return models + sum(size for kind in OTHERS for size in account[kind].values())
 
 
 def _warnings(

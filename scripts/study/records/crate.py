@@ -215,6 +215,8 @@ def add_inputs(
     """Add what the study was given: its config, and which models and texts that names."""
     parameter(crate, workflow, "input", "config", config)
     models = {f"models.{name}": origin for name, origin in record["models"].items()}
+    if record["classifier"]:
+        models["topics"] = record["classifier"]
     inputs = [config]
     for key, origin in {**models, **record["documents"]}.items():
         source, commit = origin["source"], origin["commit"] or ""

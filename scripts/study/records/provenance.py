@@ -139,6 +139,8 @@ class Provenance(Part):
     """Of the config in full, as in `config.resolved.yaml`."""
     models: dict[str, ModelOrigin]
     """Those that are checked already, by name."""
+    classifier: ModelOrigin | None
+    """The classifier of topics; null where it is not checked yet, or there is none."""
     documents: dict[str, TextOrigin]
     """Those that are read already, by key in the config: `documents`, `calibration.<name>`,
     `evaluation.<name>`."""
@@ -211,6 +213,7 @@ def provenance(
         last_run=runs[-1].id,
         config_sha256=config_sha256(study),
         models=_models(study, paths),
+        classifier=_origin(paths.shared("classifier")),
         documents=_documents(paths),
         environments={lock: sha256(lock) for lock in locks},
         runs=kept,
@@ -304,16 +307,18 @@ def _content_hash(path: Path, fingerprints: Fingerprints) -> str | None:
 
 
 def _models(study: Study, paths: Paths) -> dict[str, ModelOrigin]:
-    origins = {}
-    for name in study.models:
-        record = _read_if_there(paths.shared("model", model=name))
-        if record:
-            origins[name] = ModelOrigin(
-                source=without_home(record["source"]),
-                commit=_commit(record),
-                files={file: entry["sha256"] for file, entry in record["files"].items()},
-            )
-    return origins
+    origins = {name: _origin(paths.shared("model", model=name)) for name in study.models}
+    return {name: origin for name, origin in origins.items() if origin}
+
+
+def _origin(path: str) -> ModelOrigin | None:
+    """What a record of a model says of it; None where it is not there."""
+    record = _read_if_there(path)
+    return record and ModelOrigin(
+        source=without_home(record["source"]),
+        commit=_commit(record),
+        files={file: entry["sha256"] for file, entry in record["files"].items()},
+    )
 
 
 def _documents(paths: Paths) -> dict[str, TextOrigin]:
