@@ -1,6 +1,8 @@
 """The claims file, how it is checked, and the verdicts."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -90,9 +92,15 @@ def study(source: str = "demo", methods: dict = METHODS, text: str = "demo", tab
     return study_of({"m": source}, {"m": tables or results(methods=methods)}, methods, text)
 
 
-def study_of(sources: dict, tables: dict, methods: dict = METHODS, text: str = "demo") -> Study:
-    """A study with models from `sources`, whose results are `tables`."""
-    models = [StudiedModel(name, "llama", 1000) for name in sources]
+def study_of(
+    sources: dict,
+    tables: dict,
+    methods: dict = METHODS,
+    text: str = "demo",
+    models: Sequence[StudiedModel] = (),
+) -> Study:
+    """A study with models from `sources`, whose results are `tables`; all different unless told."""
+    models = models or [StudiedModel(name, "llama", 1000) for name in sources]
     return Study(sources, tables.__getitem__, methods, text, 512, models)
 
 
@@ -122,7 +130,7 @@ def test_the_papers_claims_are_complete():
     assert (min(values), max(values)) == (0.52, 0.98)
     assert sum(map(len, figures["residual_predicts_error"].values.values())) == 11
     assert sum(map(len, figures["perplexity_fineweb"].values.values())) == 27
-    assert not next(claim for claim in paper.claims if claim.id == "topics").statistic
+    assert all(claim.statistic for claim in paper.claims)
 
 
 def test_every_statistic_is_of_a_claim():
@@ -142,6 +150,7 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
             bits = sorted(paper.methods[label]["bits"] for label in key.split("-"))
             groups.setdefault(tuple(bits), []).append(value)
     assert np.mean(groups[3, 3]) == pytest.approx(0.888, abs=6e-4)
+    assert np.mean(groups[3, 4]) == pytest.approx(0.804, abs=6e-4)
     assert np.mean(groups[4, 4]) == pytest.approx(0.803, abs=6e-4)
     means = claims["mean_over_pairs"].figures.values
     assert means.keys() == pairs.keys()
@@ -192,6 +201,14 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
                 figures={"tolerance": 0.1, "values": {"qwen-gpt": {"NF3": 1}}},
             ),
             "claim 'predicts': figures.values.qwen-gpt is not a model",
+        ),
+        (
+            changed(
+                scope="study",
+                statistic="overlap_between_models",
+                figures={"tolerance": 0.1, "values": {"qwen-qwen": {"NF3": 1}}},
+            ),
+            "claim 'predicts': figures.values.qwen-qwen is one model; with scope: study write two",
         ),
         (
             changed(figures={"tolerance": 0.1, "values": {"qwen-qwen": {"NF3": 1}}}),
@@ -297,7 +314,9 @@ def test_known_effects_are_reproduced_on_the_synthetic_study():
         "easy_documents_break",
     ]
     assert set(directions.loc[known, "verdict"]) == {"reproduced"}
-    assert directions.loc["topics", "verdict"] == "not run (no stage yet)"
+    assert directions.loc["topics", "verdict"] == (
+        "not run (this study has no table topics: write a section topics)"
+    )
     assert directions.loc["gates_recover", "verdict"] == (
         "not run (this study has no table patching: write mechanisms.patch: [upper])"
     )
@@ -598,29 +617,35 @@ ON_ARXIV = {"source": "arxiv", "length": 512}
 
 
 @pytest.mark.parametrize(
-    ("text", "judged"),
+    ("text", "wanted", "judged"),
     [
-        ("named:arxiv", True),
-        ("named:fineweb", False),
-        ("demo", False),
-        ("hub:togethercomputer/RedPajama-Data-1T-Sample@main/arxiv_sample.jsonl", False),
+        ("named:arxiv", ON_ARXIV, True),
+        ("named:arxiv", {"source": "arxiv"}, True),
+        ("named:arxiv", ON_ARXIV | {"length": 1024}, False),
+        ("named:fineweb", ON_ARXIV, False),
+        ("demo", ON_ARXIV, False),
+        ("hub:togethercomputer/RedPajama-Data-1T-Sample@main/arxiv_sample.jsonl", ON_ARXIV, False),
     ],
 )
-def test_a_claim_about_one_text_is_judged_on_that_text_only(tmp_path, text, judged):
+def test_a_claim_about_one_text_is_judged_on_that_text_only(tmp_path, text, wanted, judged):
     """A repository that holds other texts, too, tells nothing."""
-    paper = read(write(tmp_path, changed(documents=ON_ARXIV)))
-    claims = judge([paper], study(source="hub:Qwen/Qwen2.5-7B@1", text=text)).set_index("kind")
-    for kind, what in (("direction", "claim"), ("figure", "figure")):
-        if judged:
-            assert claims.loc[kind, "verdict"] in ("reproduced", "differs")
-        else:
-            assert claims.loc[kind, "verdict"] == (
-                f"not run (the {what} is for documents of 512 tokens from arxiv, this study has "
-                f"512 tokens from {text})"
-            )
+    paper = read(write(tmp_path, changed(documents=wanted)))
+    of_two = {"q": "hub:Qwen/Qwen2.5-7B@1", "x": "demo"}
+    claims = judge([paper], study_of(of_two, {"q": results(), "x": results()}, text=text))
+    direction, figure = (claims[claims["kind"] == kind] for kind in ("direction", "figure"))
+    if judged:
+        assert direction["model"].tolist() == ["q", "x"]
+        assert set(claims["verdict"]) <= {"reproduced", "differs"}
+        return
+    assert direction["model"].tolist() == ["all models"]  # it is said once
+    for rows, what in ((direction, "claim"), (figure, "figure")):
+        assert rows["verdict"].tolist() == [
+            f"not run (the {what} is for documents of {wanted['length']} tokens from arxiv, this "
+            f"study has 512 tokens from {text})"
+        ]
 
 
-def overlaps(tmp_path, models: dict[str, ModelResults], **keys) -> pd.DataFrame:
+def overlaps(tmp_path, tables: dict[str, ModelResults], **keys) -> pd.DataFrame:
     """Verdicts on the overlap of D_large between models of the hub."""
     content = changed(
         scope="study",
@@ -635,50 +660,106 @@ def overlaps(tmp_path, models: dict[str, ModelResults], **keys) -> pd.DataFrame:
     llama = {"name": "Llama", "sources": ["meta/llama"]}
     content["models"] = MINIMAL["models"] | {"llama": llama}
     sources = {"q": "hub:Qwen/Qwen2.5-7B@1", "l": "hub:meta/llama@1"}
-    sources = {name: sources.get(name, "demo") for name in models}
+    sources = {name: sources.get(name, "demo") for name in tables}
     paper = read(write(tmp_path, content))
-    return judge([paper], study_of(sources, models, text="named:fineweb", **keys)).set_index("kind")
+    return judge([paper], study_of(sources, tables, text="named:fineweb", **keys)).set_index("kind")
 
 
-def test_overlap_between_models_by_hand(tmp_path):
-    """Shared documents of D_large over all in either, less chance; a third model has no figure."""
+def shifted(scores):
+    """Give every document the error of the one five places before it."""
+    for name, table in scores.items():
+        if name != "full":
+            order = np.roll(np.arange(len(table)), 5)
+            error = (table["nll"] - scores["full"]["nll"]).to_numpy()
+            scores[name] = table.assign(nll=scores["full"]["nll"] + error[order])
 
-    def shifted(scores):
-        for name, table in scores.items():
-            if name != "full":
-                order = np.roll(np.arange(len(table)), 5)
-                error = (table["nll"] - scores["full"]["nll"]).to_numpy()
-                scores[name] = table.assign(nll=scores["full"]["nll"] + error[order])
 
-    models = {"q": results(), "l": results(change=shifted), "x": results()}
-    claims = overlaps(tmp_path, models)
-    large = {
+LOW = [name for name, method in METHODS.items() if method["bits"] <= 3]
+
+
+def large_sets(models: dict[str, ModelResults]) -> dict[str, dict[str, set]]:
+    """Numbers of the documents of every D_large."""
+    return {
         model: {name: set(np.flatnonzero(tables.member(name, "large"))) for name in METHODS}
         for model, tables in models.items()
     }
 
-    def jaccard(a: str, b: str, name: str) -> float:
-        one, other = large[a][name], large[b][name]
-        return len(one & other) / len(one | other)
 
-    low = [name for name, method in METHODS.items() if method["bits"] <= 3]
-    sides = [(*pair, name) for pair in ("ql", "qx", "lx") for name in low]
-    sizes = [(len(large[a][name]), len(large[b][name])) for a, b, name in sides]
+def jaccard(one: set, other: set) -> float:
+    return len(one & other) / len(one | other)
+
+
+def test_overlap_between_models_by_hand(tmp_path):
+    """Shared documents of D_large over all in either, less chance; a third model has no figure."""
+    models = {"q": results(), "l": results(change=shifted), "x": results()}
+    claims = overlaps(tmp_path, models)
+    large = large_sets(models)
+    values = {
+        pair: [jaccard(large[pair[0]][name], large[pair[1]][name]) for name in LOW]
+        for pair in ("ql", "qx", "lx")
+    }
+    sizes = [(len(large[a][name]), len(large[b][name])) for a, b in values for name in LOW]
     chance = np.mean([expected_jaccard(*each, 150) for each in sizes])
-    values = [jaccard(*side) for side in sides]
     direction, figure = claims.loc["direction"], claims.loc["figure"]
-    assert direction["measured"] == pytest.approx(np.mean(values) - chance)
+    assert direction["measured"] == pytest.approx(np.mean([*values.values()]) - chance)
     assert direction["model"] == "all models"
-    assert "3 models" in direction["detail"]
-    assert figure["measured"] == pytest.approx(jaccard("q", "l", "nf3"))
+    apart = np.mean(values["ql"]) - chance
+    assert (
+        f"3 pairs of models, {len(LOW)} methods; pairs from {apart:.2f} (q with l) to "
+        in (direction["detail"])
+    )
+    assert figure["measured"] == pytest.approx(values["ql"][LOW.index("nf3")])
     assert figure["model"] == "q with l"
     assert figure["methods"] == "nf3"
     assert figure["n"] == len(large["q"]["nf3"])
 
 
-def test_overlap_needs_two_models_and_the_same_documents(tmp_path):
+def test_models_that_break_on_the_same_documents_overlap_in_every_resample(tmp_path):
+    """Both models share the resamples; otherwise the interval would reach below 1."""
+    claims = overlaps(tmp_path, {"q": results(), "l": results()})
+    assert claims.loc["figure", ["measured", "low", "high"]].tolist() == [1, 1, 1]
+    assert claims.loc["direction", "verdict"] == "reproduced"
+
+
+def test_the_interval_of_an_overlap_is_of_sets_chosen_anew(tmp_path):
+    """Beside a bootstrap of documents written as a loop over copies of them."""
+    models = {"q": results(), "l": results(change=shifted)}
+    figure = overlaps(tmp_path, models).loc["figure"]
+    rng, draws = np.random.default_rng(0), []
+    size = len(large_sets(models)["q"]["nf3"])
+    errors = [tables.column("error", ["nf3"])[:, 0] for tables in models.values()]
+    for _ in range(BOOTSTRAP.resamples):
+        drawn = rng.integers(0, 150, 150)
+        chosen = [Counter(drawn[np.argsort(-error[drawn])[:size]]) for error in errors]
+        shared, either = chosen[0] & chosen[1], chosen[0] | chosen[1]
+        draws.append(shared.total() / either.total())
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert (figure["low"], figure["high"]) == pytest.approx((low, high))
+
+
+def test_overlap_needs_different_models_and_the_same_documents(tmp_path):
     alone = overlaps(tmp_path, {"q": results()})["verdict"]
-    assert alone["direction"] == "not run (this study has one model: two or more are compared)"
+    assert alone["direction"] == "not run (this study has no two different models to compare)"
     assert alone["figure"] == "not run (Llama is not in this study)"
-    others = overlaps(tmp_path, {"q": results(), "l": results(n=120)})["verdict"]
-    assert set(others) == {"not run (the models were not scored on the same documents)"}
+    shorter, other = results(n=120), results()
+    frames = {"errors": other.errors, "sets": other.sets}
+    renamed = {key: frame.assign(doc_id=frame["doc_id"] + "x") for key, frame in frames.items()}
+    for second in (shorter, replace(other, **renamed)):
+        told = overlaps(tmp_path, {"q": results(), "l": second})["verdict"]
+        assert set(told) == {"not run (the models were not scored on the same documents)"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"step": 1}, {"step": 2}), ({}, {"base": "q"}), ({"base": "o"}, {"base": "o"})],
+)
+def test_versions_of_one_model_are_no_different_models(tmp_path, first, second):
+    models = {"q": results(), "l": results()}
+    versions = [StudiedModel("q", "llama", 9, **first), StudiedModel("l", "llama", 9, **second)]
+    told = overlaps(tmp_path, models, models=versions)["verdict"]
+    assert set(told) == {"not run (this study has no two different models to compare)"}
+    models["x"] = results(change=shifted)
+    compared = overlaps(tmp_path, models, models=[*versions, StudiedModel("x", "llama", 9)])
+    detail = compared.loc["direction", "detail"]
+    assert f"2 pairs of models, {len(LOW)} methods; pairs from " in detail
+    assert detail.endswith("; 1 pairs of versions of one model left out")

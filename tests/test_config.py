@@ -120,6 +120,31 @@ def test_the_studies_of_the_paper_are_those_that_its_figures_bind_for(
         assert "wikitext2" in study.evaluation
 
 
+def test_the_studies_of_other_domains_share_the_weights_of_the_papers_and_have_its_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise 70 billion weights would be quantized again, or a claim never judged."""
+    monkeypatch.chdir(ROOT)
+    paper, arxiv, openwebmath = (
+        Study.model_validate(study_config.merge_layers([DEFAULT, Path("config", name)], {}))
+        for name in ("inputs-paper.yaml", "inputs-arxiv.yaml", "inputs-openwebmath.yaml")
+    )
+    claims = yaml.safe_load(Path("claims/inputs.yaml").read_text())["claims"]
+    texts = {claim["documents"]["source"] for claim in claims if "documents" in claim}
+    assert {f"named:{text}" for text in texts} == {
+        arxiv.documents.source,
+        openwebmath.documents.source,
+    }
+    assert texts <= read_archive().keys()
+    for study in (arxiv, openwebmath):
+        assert study.models.items() < paper.models.items()
+        assert study.methods.items() < paper.methods.items()
+        assert study.calibration == paper.calibration
+        assert study.seed == paper.seed
+        made_by = {"threads", "device"}
+        assert study.engine.model_dump(include=made_by) == paper.engine.model_dump(include=made_by)
+
+
 def test_the_schema_is_in_step_with_the_config_models() -> None:
     assert json.loads(SCHEMA.read_text()) == schema(), "run: python scripts/study/schema.py"
 

@@ -24,6 +24,7 @@ from lowbit.claims.paper import (
     Paper,
     PaperText,
     models_of,
+    text_of,
 )
 from lowbit.claims.results import StudyResults
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
@@ -136,6 +137,11 @@ def _directions(paper: Paper, claim: Claim, study: Study, not_passed: str) -> li
     row = partial(_row, paper, claim, "direction", expected=_expected(claim.direction))
     if not claim.statistic:
         return [row(NO_STAGE)]
+    if claim.documents:
+        try:
+            require_text(claim.documents, study, "the claim")
+        except NotMeasured as reason:
+            return [row(f"not run ({reason})", model=EVERY_MODEL)]
     names = _in_scope(claim, study)
     models = {EVERY_MODEL: list(study.sources)}
     if claim.scope != STUDY:
@@ -156,8 +162,6 @@ def _direction(
 ) -> Verdict:
     """Judge a claim's direction on one model, or on all together."""
     try:
-        if claim.documents:
-            require_text(claim.documents, study, "the claim")
         measurement = _measure(claim, claim.statistic, study, models, names)
         if not_passed:
             raise NotMeasured(not_passed)
@@ -177,12 +181,12 @@ def _measure(
     Args:
         names: of methods.
     """
+    if not names:
+        raise NotMeasured(f"no method of {claim.maximum_bits} bits or fewer in this study")
     if claim.scope == STUDY:
         chosen = [model for model in study.models if model.name in models]
         results = StudyResults(chosen, study.results, names)
         return _defined(STUDY_STATISTICS[statistic](results, claim.options))
-    if not names:
-        raise NotMeasured(f"no method of {claim.maximum_bits} bits or fewer in this study")
     (model,) = models
     return _defined(STATISTICS[statistic](study.results(model), names, claim.options))
 
@@ -252,7 +256,7 @@ def _figure(
     try:
         models = [study_model(paper, model, study) for model in paper_models]
         if claim.figures.on_documents:
-            require_text(claim.documents or paper.documents, study, "the figure")
+            require_text(text_of(paper, claim), study, "the figure")
         names = [study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)]
         measurement = _measure(claim, claim.statistic_of_figures, study, models, names)
     except NotMeasured as reason:
@@ -293,10 +297,12 @@ def study_model(paper: Paper, paper_model: str, study: Study) -> str:
 
 def require_text(text: PaperText, study: Study, what: str) -> None:
     """Raise `NotMeasured` unless a study's documents are of this text and length."""
-    if not _is_of(text, study.text_source) or text.length != study.text_length:
+    fits = text.length in (None, study.text_length)
+    if not _is_of(text, study.text_source) or not fits:
+        wanted = f"of {text.length} tokens " if text.length else ""
         raise NotMeasured(
-            f"{what} is for documents of {text.length} tokens from {text.source}, this study "
-            f"has {study.text_length} tokens from {study.text_source}"
+            f"{what} is for documents {wanted}from {text.source}, this study has "
+            f"{study.text_length} tokens from {study.text_source}"
         )
 
 

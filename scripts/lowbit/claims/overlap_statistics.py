@@ -1,62 +1,104 @@
-"""Statistics of claims about how far D_large is the same in different models."""
+"""Statistics of claims about how far D_large is the same in different models.
+
+Versions of one model are no different models: checkpoints of one training, a model and what was
+fine-tuned from it. Pairs of these are left out.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from lowbit.analysis.statistics import estimate, expected_jaccard, jaccard_draws
+from lowbit.analysis.studied_models import StudiedModel
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, StudyResults
+from lowbit.names import LARGE
 
 
 def overlap_between_models(results: StudyResults, options: dict) -> Measurement:
     """Mean Jaccard index of D_large of two models under one method, over pairs and methods."""
-    sides = _sides(results)
-    return _measure(results, sides, np.mean([_jaccard(*side) for side in sides], axis=0))
+    overlaps = _overlaps(results)
+    return _mean(results, overlaps, overlaps.jaccard)
 
 
 def overlap_between_models_above_chance(results: StudyResults, options: dict) -> Measurement:
     """The same less its expectation for random sets of these sizes."""
-    sides = _sides(results)
-    draws = np.mean([_jaccard(*side) for side in sides], axis=0)
-    chance = float(np.mean([_chance(*side) for side in sides]))
-    detail = f"Jaccard {draws[0]:.2f}, chance {chance:.2f}"
-    return _measure(results, sides, draws - chance, detail)
+    overlaps = _overlaps(results)
+    detail = f"Jaccard {overlaps.jaccard[0].mean():.2f}, chance {overlaps.chance.mean():.2f}"
+    return _mean(results, overlaps, overlaps.jaccard - overlaps.chance, detail)
 
 
-Side = tuple[ModelResults, ModelResults, str]
-"""Two models and a method."""
+@dataclass(frozen=True)
+class Overlaps:
+    """How far D_large is the same, for pairs of models and methods."""
+
+    pairs: list[str]
+    """Names of both models."""
+    left_out: int
+    """Pairs of versions of one model."""
+    jaccard: np.ndarray
+    """Draws [1 + R, pairs, methods]; all models share the resamples of documents."""
+    chance: np.ndarray
+    """Expected for random sets as large, [pairs, methods]."""
+    n: int
+    """Documents of the smallest D_large."""
 
 
-def _sides(results: StudyResults) -> list[Side]:
-    """Every pair of models under every method."""
-    if len(results.models) < 2:
-        raise NotMeasured("this study has one model: two or more are compared")
-    if not results.methods:
-        raise NotMeasured("no method of so few bits in this study")
-    tables = [results.of_model(model.name) for model in results.models]
-    if any(not np.array_equal(tables[0].doc_ids, table.doc_ids) for table in tables):
+def _overlaps(results: StudyResults) -> Overlaps:
+    """Measure every pair of different models under every method."""
+    pairs = list(combinations(results.models, 2))
+    different = [(one, other) for one, other in pairs if _training(one) != _training(other)]
+    if not different:
+        raise NotMeasured("this study has no two different models to compare")
+    tables = {model.name: results.of_model(model.name) for model in results.models}
+    first = next(iter(tables.values()))
+    if any(not np.array_equal(first.doc_ids, table.doc_ids) for table in tables.values()):
         raise NotMeasured("the models were not scored on the same documents")
-    return [(*pair, name) for pair in combinations(tables, 2) for name in results.methods]
+    places = [(list(tables).index(a.name), list(tables).index(b.name)) for a, b in different]
+    by_method = [_of_method(list(tables.values()), places, name) for name in results.methods]
+    return Overlaps(
+        [f"{one.name} with {other.name}" for one, other in different],
+        len(pairs) - len(different),
+        np.stack([jaccard for jaccard, _ in by_method], axis=2),
+        np.stack([chance for _, chance in by_method], axis=1),
+        min(table.smallest(results.methods, LARGE) for table in tables.values()),
+    )
 
 
-def _jaccard(one: ModelResults, other: ModelResults, method: str) -> np.ndarray:
-    """Draws [1 + R]; both models share their resamples of documents."""
-    return jaccard_draws(one.large_counts(method), other.large_counts(method))
+def _training(model: StudiedModel) -> tuple:
+    """What versions of one model have in common: checkpoints of a training; base and fine-tuned."""
+    if model.step is not None:
+        return model.family, model.parameters
+    return (model.base or model.name,)
 
 
-def _chance(one: ModelResults, other: ModelResults, method: str) -> float:
-    """Expected Jaccard index of random sets as large as both D_large."""
-    sizes = [int(each.member(method, "large").sum()) for each in (one, other)]
-    return expected_jaccard(*sizes, len(one.doc_ids))
+def _of_method(
+    tables: Sequence[ModelResults], places: Sequence[tuple[int, int]], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Jaccard draws [1 + R, pairs] under one method, and what chance would give [pairs]."""
+    counts = [table.large_counts(name) for table in tables]
+    sizes = [int(table.member(name, LARGE).sum()) for table in tables]
+    n = len(tables[0].doc_ids)
+    draws = [jaccard_draws(counts[one], counts[other]) for one, other in places]
+    chance = [expected_jaccard(sizes[one], sizes[other], n) for one, other in places]
+    return np.stack(draws, axis=1), np.array(chance)
 
 
-def _measure(
-    results: StudyResults, sides: Sequence[Side], draws: np.ndarray, detail: str = ""
+def _mean(
+    results: StudyResults, overlaps: Overlaps, draws: np.ndarray, detail: str = ""
 ) -> Measurement:
-    """Summarise draws [1 + R]; `n` counts the documents of the smallest D_large."""
-    n = min(table.smallest([name], "large") for *pair, name in sides for table in pair)
-    counted = f"{len(results.models)} models, {len(results.methods)} methods"
-    said = "; ".join(part for part in (detail, counted) if part)
-    interval = estimate(draws, results.settings.confidence)
-    return Measurement(*interval, n, tuple(results.methods), said)
+    """Summarise draws [1 + R, pairs, methods] by their mean, and say how far pairs are apart."""
+    said = [detail, f"{len(overlaps.pairs)} pairs of models, {len(results.methods)} methods"]
+    if len(overlaps.pairs) > 1:
+        by_pair = draws[0].mean(axis=1)
+        least, most = int(by_pair.argmin()), int(by_pair.argmax())
+        said.append(
+            f"pairs from {by_pair[least]:.2f} ({overlaps.pairs[least]}) to {by_pair[most]:.2f} "
+            f"({overlaps.pairs[most]})"
+        )
+    if overlaps.left_out:
+        said.append(f"{overlaps.left_out} pairs of versions of one model left out")
+    interval = estimate(draws.mean(axis=(1, 2)), results.settings.confidence)
+    told = "; ".join(part for part in said if part)
+    return Measurement(*interval, overlaps.n, tuple(results.methods), told)

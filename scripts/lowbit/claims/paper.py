@@ -49,11 +49,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class PaperText:
-    """Documents: their name in config/sources.yaml, their length in tokens, and the hub repository
-    that holds nothing else, if there is one."""
+    """Documents: their name in config/sources.yaml, their length in tokens (any, if left out), and
+    the hub repository that holds nothing else, if there is one."""
 
     source: str
-    length: int
+    length: int | None = None
     repository: str = ""
 
 
@@ -213,9 +213,15 @@ def _check_gates(claim: Claim, before: Mapping[str, Claim], where: str) -> None:
 def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
     """Check that figures name models and, where they are measured, methods of the paper."""
     for model, values in claim.figures.values.items():
-        if not set(models_of(claim, model)) <= set(paper.models):
+        compared = models_of(claim, model)
+        if not set(compared) <= set(paper.models):
             raise InputError(
                 f"{where}: figures.values.{model} is not a model: {sorted(paper.models)}"
+            )
+        if claim.scope == STUDY and len(set(compared)) < 2:
+            raise InputError(
+                f"{where}: figures.values.{model} is one model; with scope: {STUDY} write two, as "
+                f"in {KEY_SEPARATOR.join(sorted(paper.models)[:2])}"
             )
         for key in values if claim.statistic_of_figures else ():
             unknown = set(key.split(KEY_SEPARATOR)) - set(paper.methods) - {"full"}
@@ -224,6 +230,11 @@ def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
                     f"{where}: figures.values.{model}: '{key}' names {sorted(unknown)}, which are "
                     f"not methods: {sorted(paper.methods)}"
                 )
+
+
+def text_of(paper: Paper, claim: Claim) -> PaperText:
+    """The text that a claim's figures are of: its own, or the paper's."""
+    return claim.documents or paper.documents
 
 
 def models_of(claim: Claim, key: str) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lowbit.analysis.mechanisms.patching_report import QUANTIZED
 from lowbit.claims.judging import Study, require_text, study_method, study_model
-from lowbit.claims.paper import KEY_SEPARATOR, Claim, Paper
+from lowbit.claims.paper import KEY_SEPARATOR, Claim, Paper, text_of
 from lowbit.claims.results import NotMeasured
 from lowbit.experiments.conditions import ALL_WEIGHTS, LAST, NONE, UPPER
 from lowbit.names import FULL
@@ -41,7 +41,7 @@ def _figures(
             try:
                 if study_model(paper, paper_model, study) != model:
                     continue
-                require_text(claim.documents or paper.documents, study, "the figure")
+                require_text(text_of(paper, claim), study, "the figure")
                 sets_of, scored = (
                     study_method(paper, label, study) for label in key.split(KEY_SEPARATOR)
                 )

@@ -13,13 +13,13 @@ NOT_RUN = "not run"
 HEAD = """\
 # Claims
 
-How to read this: a **direction** is judged on every model of the study and is *reproduced* only if
-the whole {confidence:g} % bootstrap interval lies on the side the paper states; "interval includes
-0" beside *differs* means that these documents cannot tell. The paper's **figures** bind only for
-the paper's own models, methods and text. `n` is the number of documents that a value is of: all of
-them, or, where it is of sets of documents (D_large, D_ctrl, documents of high or low NLL), those of
-the smallest set. Values over several methods or pairs are means; their spread is beside them. All
-columns, statistics included, are in `claims.csv`.
+How to read this: a **direction** is judged on every model of the study, or once where it compares
+models, and is *reproduced* only if the whole {confidence:g} % bootstrap interval lies on the side
+the paper states; "interval includes 0" beside *differs* means that these documents cannot tell. The
+paper's **figures** bind only for the paper's own models, methods and text. `n` is the number of
+documents that a value is of: all of them, or, where it is of sets of documents (D_large, D_ctrl,
+documents of high or low NLL), those of the smallest set. Values over several methods or pairs are
+means; their spread is beside them. All columns, statistics included, are in `claims.csv`.
 """
 
 

@@ -1,12 +1,13 @@
 """Memory of the engine's jobs beside Python and its libraries: weights, streams, one batch's work.
 
 Formulas follow `lowbit.engine`: a resident model keeps its weights and those of every method; in
-stream mode there are those of one block. Losses are computed after the last block, when its
-activations are gone.
+stream mode there are those of one block, and while it is left those of the next. Losses are
+computed after the last block, when its activations are gone, but for early exits.
 """
 
 from collections.abc import Iterator
 from math import ceil, log2
+from typing import NamedTuple
 
 from lowbit.engine.sizes import LOGITS_PER_CHUNK, PROBE_DOCUMENTS, STREAM_SHARD
 from study.config.sections import Engine
@@ -42,8 +43,9 @@ def engine_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
 
 
 def cpu_memory(job: Job, shape: ModelShape, engine: Engine) -> float:
-    """The same on a CPU, where matrices are dequantized, too, and freed memory has holes."""
-    states = max((_walk(walk, shape, engine)[0] for walk in job.walks), default=0.0)
+    """Bytes on a CPU beside Python and its libraries: as `engine_memory`, but matrices are
+    dequantized there, too, and freed memory has holes."""
+    states = max((_walk(walk, shape, engine).states for walk in job.walks), default=0.0)
     dequantizing = sum(_weights(job, shape, engine)) + states + unpacking(job, shape)
     holes = max((_holes(walk, shape, engine) for walk in job.walks), default=0.0)
     return max(*_moments(job, shape, engine), dequantizing) + holes
@@ -70,9 +72,9 @@ def _moments(job: Job, shape: ModelShape, engine: Engine) -> Iterator[float]:
     kept, passing = _weights(job, shape, engine)
     yield kept + _checks(job, shape)
     for walk in largest(job.walks):
-        states, inside, loss = _walk(walk, shape, engine)
-        yield kept + passing + states + inside
-        yield kept + (passing if walk.exits else 0.0) + states + loss
+        held = _walk(walk, shape, engine)
+        yield kept + passing + held.states + held.inside + held.changed
+        yield kept + (passing if walk.exits else 0.0) + held.states + held.loss
 
 
 def _weights(job: Job, shape: ModelShape, engine: Engine) -> tuple[float, float]:
@@ -85,31 +87,57 @@ def _weights(job: Job, shape: ModelShape, engine: Engine) -> tuple[float, float]
     return number * (shape.kept_parameters + block), number * max(block, methods / shape.layers)
 
 
-def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> tuple[float, float, float]:
-    """Bytes of the hidden states, of what a block works with (changed weights, too), of a loss."""
+class Held(NamedTuple):
+    """Bytes that a walk holds, by what they are of."""
+
+    states: float
+    """Hidden states of all streams."""
+    inside: float
+    """Activations of a batch in a block."""
+    changed: float
+    """Matrices of a block that edited streams have of their own."""
+    loss: float
+    """Logits, and what the loss makes of them."""
+
+
+def _walk(walk: Walk, shape: ModelShape, engine: Engine) -> Held:
     number, batch = BYTES[engine.dtype], min(engine.batch_size, walk.rows)
     held = batch
     if walk.by_block or engine.mode == "stream":
         held = min(walk.rows, max(1, STREAM_SHARD // engine.batch_size) * engine.batch_size)
-    # Every stream's, and the embedded tokens that all started from.
-    states = (walk.streams + 1) * held * walk.length * shape.hidden
     inside = batch * walk.length * (INSIDE_MLP * shape.widest + INSIDE_BLOCK * shape.hidden)
     changed = walk.changed_matrices * shape.block_weights / shape.layers
     row = FLOAT32 * shape.vocabulary
     chunk = max(row, min(CHUNK, batch * walk.length * row))
-    loss = CHUNKS * chunk if walk.read_outs else 0.0
-    return number * states, number * (inside + changed), loss
+    return Held(
+        states=number * _states(walk, held, shape),
+        inside=number * inside,
+        changed=number * changed,
+        loss=CHUNKS * chunk if walk.read_outs else 0.0,
+    )
+
+
+def _states(walk: Walk, rows: int, shape: ModelShape) -> float:
+    """Numbers in the hidden states of rows: every stream's, and the embedded tokens that all
+    started from."""
+    return (walk.streams + 1) * rows * walk.length * shape.hidden
 
 
 def _holes(walk: Walk, shape: ModelShape, engine: Engine) -> float:
-    """Bytes that are freed and not used again: of states, of a block's work, of a loss."""
-    batches = ceil(walk.rows / engine.batch_size)
-    tokens = min(engine.batch_size, walk.rows) * walk.length
-    number = BYTES[engine.dtype] * tokens
-    pieces = number * shape.hidden, number * shape.widest, CHUNK
-    parts = zip(_walk(walk, shape, engine), pieces, strict=True)
-    share = min(MOST_HOLES, HOLES * log2(1 + batches))
-    return share * sum(part for part, piece in parts if piece < RETURNED)
+    """Bytes that are freed and not used again.
+
+    Of the hidden states those of one batch: it is batch by batch that new ones take their place.
+    """
+    number, batch = BYTES[engine.dtype], min(engine.batch_size, walk.rows)
+    held, tokens = _walk(walk, shape, engine), batch * walk.length
+    pieces = (
+        (number * _states(walk, batch, shape), number * tokens * shape.hidden),
+        (held.inside, number * tokens * shape.widest),
+        (held.changed, number * shape.largest_matrix),
+        (held.loss, CHUNK),
+    )
+    share = min(MOST_HOLES, HOLES * log2(1 + walk.groups * ceil(walk.rows / engine.batch_size)))
+    return share * sum(part for part, piece in pieces if piece < RETURNED)
 
 
 def _checks(job: Job, shape: ModelShape) -> float:

@@ -139,7 +139,8 @@ class Estimates:
         return analysis_work(rule, self.study)
 
     def _divided(self, rule: str, wildcards: Mapping[str, str]) -> tuple[float, float]:
-        """Bytes of the machine and of the device; on a CPU both are the machine's."""
+        """Bytes of the machine and of the device. On a CPU both are the machine's, for the rules
+        that `computed_memory` does not treat apart."""
         shape, study = self._shape(wildcards), self.study
         if rule in ENGINE_RULES:
             job = engine_job(rule, study, shape)

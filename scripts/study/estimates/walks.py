@@ -54,6 +54,8 @@ class Walk:
     """Edited streams that hold matrices of a block of their own."""
     by_block: bool = False
     """Whether many batches pass a block before the next, though the weights are resident."""
+    groups: int = 1
+    """How often all documents are walked: edited streams are so many at once."""
     exits: bool = False
     """Whether the output head is applied in the middle of a block, and not only after the last."""
 
@@ -231,7 +233,7 @@ def _edited(
     at_once = unedited + min(len(starts), EDITS_AT_ONCE)
     blocks = shape.layers * (groups * unedited + sum(1 - start for start in starts))
     read_outs = groups * unedited + len(starts)
-    return Walk(rows, length, at_once, blocks, read_outs, changed, by_block)
+    return Walk(rows, length, at_once, blocks, read_outs, changed, by_block, groups)
 
 
 def _projections(shape: ModelShape) -> int:
