@@ -580,6 +580,18 @@ MISTAKES = {
         "downstream: {q: {task: mmlu, shots: 5, methods: [rtn9]}}",
         ["downstream q.methods has 'rtn9', which is no method of this study; write some of gptq2"],
     ),
+    "a classifier that is not there": (
+        "topics: {source: path:nowhere}",
+        ["study.yaml:1: topics.source cannot be used: path:nowhere does not exist"],
+    ),
+    "an embedded classifier": (
+        "topics: {source: demo}",
+        ["topics.source", "'demo' is not a known source; write hub:<repo>@<revision> or path:"],
+    ),
+    "a classifier that is a language model": (
+        "topics: {source: path:resources/demo/model}",
+        ["topics.source cannot be used: resources/demo/model is no classifier of texts"],
+    ),
     "a key twice": ("seed: 1\nseed: 2", ["study.yaml:2: seed stands twice"]),
     "no mapping": ("- 1", ["study.yaml must be a mapping"]),
     "no YAML": ("a: [1", ["study.yaml is not valid YAML"]),

@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_rules import RULES
+from tiny_classifier import write_gte
 from tiny_models import MODELS
 
 from lowbit.analysis.mechanisms.mixed_precision import RANDOM_CHOICES
@@ -375,6 +376,27 @@ def test_of_a_published_checkpoint_what_is_read_is_downloaded(
     assert fetched.seconds - at_once.seconds == pytest.approx(size / 5e7 + size / 2.5e8)
 
 
+def test_a_classifier_takes_what_its_own_size_and_a_batch_take(
+    estimates: Estimates, large: ModelShape, tmp_path: Path
+) -> None:
+    shape = shape_of(write_gte(tmp_path))
+    with_topics = replace(estimates, classifier=shape, classifier_download=10**9)
+    keyed = {"model": estimates.paths.models["demo"]}
+    documents, batch = estimates.study.documents, estimates.study.engine.batch_size
+    tokens = documents.length * batch
+    inside = 4 * tokens * (4 * 3 * 32 + 6 * 32)  # widest are the packed queries, keys and values
+    taken = with_topics.computed_memory("classify_topics", keyed)
+    assert taken == pytest.approx(4 * shape.parameters + inside)
+    per_token = 2 * 2 * (4 * 32 * 32 + 3 * 32 * 48) + 2 * 4 * documents.length * 32
+    work = with_topics.work("classify_topics", keyed)
+    assert work == documents.n * documents.length * per_token
+    on_gpu = with_topics.need("classify_topics", keyed, on_gpu=True)
+    assert on_gpu.uses_gpu
+    fetched = with_topics.need("fetch_classifier", {})
+    local = replace(with_topics, classifier_download=0).need("fetch_classifier", {})
+    assert fetched.seconds - local.seconds == pytest.approx(1e9 / 5e7)
+
+
 def test_resident_weights_take_more_than_streamed_ones(estimates: Estimates) -> None:
     study = estimates.study
     resident = study.model_copy(
@@ -493,8 +515,9 @@ def test_the_table_adds_up() -> None:
     assert "3 of 4 jobs are to run" in text
     assert "download 14 GB" in text
     assert "checkpoint hub:someone/llama-gptq@main: download 4 GB" in text
-    assert "downloads in all: 20 GB" in text
-    assert "DISK: 20 GB are needed, and 1 GB are free here" in text
+    assert "classifier hub:someone/topics@main: download 500 MB" in text
+    assert "downloads in all: 20.5 GB" in text
+    assert "DISK: 20.5 GB are needed, and 1 GB are free here" in text
     assert "GPU: quantize_rtn take more than the 80 GB of one G" in text
     assert "- something" in text
 

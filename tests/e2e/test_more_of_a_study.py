@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 from copies import Copy
+from tiny_classifier import LABELS, write_gte
 
 # What belongs to no study: files of models and documents, tokens, weights, norms; with their number
 # in the small study.
@@ -96,6 +98,25 @@ def test_perturbations_are_added_to_a_finished_study(done: Copy) -> None:
         assert (results / table).stat().st_size > 0
     assert (results / "figures/transforms.svg").stat().st_size > 0
     assert "What kind of perturbation hurts?" in (results.parent / "summary.md").read_text()
+
+
+def test_topics_are_added_to_a_finished_study(done: Copy) -> None:
+    write_gte(done.folder / "classifier")
+    study = "tests/e2e/config/topics.yaml"
+    made = {"fetch_classifier", "classify_topics", "analyze_topics", "plot_topics"}
+    pages = {"judge_claims", "write_summary", "render_pages", "write_config"}
+    assert set(done.study(study).rules) == made | pages
+    results = done.folder / "results/small"
+    topics = pd.read_parquet(results / "demo/topics.parquet")
+    assert topics["topic"].isin(LABELS).all()
+    assert len(topics) == 24
+    assert (results / "demo/figures/topics.svg").stat().st_size > 0
+    assert "Is it one topic that breaks?" in (results / "summary.md").read_text()
+    provenance = json.loads((results / "provenance.json").read_text())
+    assert provenance["classifier"]["files"].keys() >= {"config.json", "model.safetensors"}
+    assert not done.plan(study)
+    write_gte(done.folder / "classifier", id2label=dict(enumerate(reversed(LABELS))))
+    assert set(done.plan(study)) == made | pages - {"write_config"}
 
 
 def test_other_names_of_the_same_content_make_nothing_anew(done: Copy) -> None:

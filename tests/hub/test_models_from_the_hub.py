@@ -15,6 +15,7 @@ import pytest
 from faulty_proxy import Fault
 from local_hub import ROOT, Hub
 from safetensors.numpy import save_file
+from tiny_classifier import LABELS, write_gte
 
 from lowbit.files import read_json, sha256
 from lowbit.inputs import models
@@ -68,9 +69,11 @@ def found(done: subprocess.CompletedProcess) -> Path:
     return Path(done.stdout.strip())
 
 
-def fetch(hub: Hub, source: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+def fetch(
+    hub: Hub, source: str, folder: Path, *more: str, **variables: str
+) -> subprocess.CompletedProcess:
     """Run fetch_model.py as its rule would."""
-    options = ["--source", source, "--demo", "demo", "--output", folder / "model/model.json"]
+    options = ["--source", source, "--demo", "demo", "--output", folder / "model/model.json", *more]
     return subprocess.run(
         [sys.executable, ROOT / "scripts/fetch_model.py", *options],
         cwd=folder,
@@ -113,6 +116,23 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     return folder
+
+
+def test_a_classifier_published_with_code_is_fetched_and_its_code_is_not(
+    hub: Hub, project: Path, tmp_path: Path
+) -> None:
+    directory = write_gte(tmp_path / "topics")
+    (directory / "modeling.py").write_text("raise RuntimeError('code was run')\n")
+    hub.publish("model", "owner/topics", directory)
+    done = fetch(hub, "hub:owner/topics@main", project, "--classifier")
+    assert done.returncode == 0, done.stderr
+    record = read_json(project / "model/model.json")
+    commit = commit_of(hub, "hub:owner/topics")
+    assert record["source"] == f"hub:owner/topics@{commit}"
+    assert record["labels"] == LABELS
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert record["files"].keys() == names
+    assert {file.name for file in (project / "model/files").iterdir()} == names
 
 
 def test_a_model_is_fetched_checked_and_recorded(

@@ -1,7 +1,7 @@
 """What all figures share: look, colours, order of methods, and files that do not change by the day.
 
-Colour says the quantizer (Okabe and Ito's palette, which colour-blind readers can tell apart),
-marker and line say the bit width, in every figure.
+Colour says the quantizer, in every figure (Okabe and Ito's palette, which colour-blind readers can
+tell apart); marker and line tell methods of one quantizer and bit width apart.
 """
 
 import textwrap

@@ -42,8 +42,8 @@ def topics_of_large(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     for axes, columns in numbers:
         for name, offset, style in _methods(methods):
             mine = table[table["method"] == name].set_index("topic").loc[mean["topic"]]
-            look = {"s": 10, "color": style["color"], "marker": style["marker"], "linewidths": 0}
-            axes.scatter(mine[columns[0]], places + offset, label=name, alpha=0.8, **look)
+            look = {"s": 12, "alpha": 0.8, "linewidths": 0}
+            axes.scatter(mine[columns[0]], places + offset, label=name, **style, **look)
         value, low, high = (mean[column].to_numpy() for column in columns)
         spread = np.nan_to_num(np.maximum([value - low, high - value], 0))
         axes.errorbar(value, places, xerr=spread, label=MEAN_OF_METHODS, **mean_look)
@@ -59,10 +59,15 @@ def topics_of_large(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
 
 
 def _methods(methods: Sequence[Method]) -> list[tuple[str, float, dict]]:
-    """Name, place within a line, and look of each method."""
-    ordered, styles = plotting.sort_methods(methods), plotting.styles(methods)
+    """Name, place within a line, and look of each method; markers are by bit width."""
+    ordered, colours = plotting.sort_methods(methods), plotting.quantizer_colours(methods)
     offsets = np.linspace(-SPREAD / 2, SPREAD / 2, len(ordered))
-    return [(m.name, offset, styles[m.name]) for m, offset in zip(ordered, offsets, strict=True)]
+    widths = plotting.bit_widths(methods)
+    markers = [plotting.MARKERS[widths.index(m.bits) % len(plotting.MARKERS)] for m in ordered]
+    return [
+        (m.name, offset, {"color": colours[m.quantizer], "marker": marker})
+        for m, offset, marker in zip(ordered, offsets, markers, strict=True)
+    ]
 
 
 def _label(left: "Axes", right: "Axes", topics: Sequence[str]) -> None:
@@ -72,7 +77,8 @@ def _label(left: "Axes", right: "Axes", topics: Sequence[str]) -> None:
     left.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
     right.set_xlabel("mean error e(x) [nats per token]")
     right.axvline(0, **plotting.REFERENCE)
-    left.legend(loc="lower right", frameon=True)
+    handles, names = left.get_legend_handles_labels()
+    left.figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
 
 
 def _headline(mean: pd.DataFrame) -> str:

@@ -46,6 +46,8 @@ COMPRESSED_FLOATS = 0.94
 """Compression of float32 NLLs."""
 DOCUMENT_ROW, LAYER_ROW, DIMENSION_ROW = 45, 28, 12
 """Bytes of a row of numbers: of a document and method; of a document and layer; of a dimension."""
+TOPIC_ROW = 6
+"""Bytes of a document with its topic."""
 EDITED_ROW = 15
 """Bytes of a document under one edit."""
 PREDICTION_ROW = 140
@@ -136,6 +138,7 @@ OF_MODEL: Mapping[str, Callable[[Study, ModelShape], float]] = {
     ),
     "residuals.parquet": lambda study, shape: _rows(LAYER_ROW, study.documents.n * shape.layers),
     "dimensions.parquet": lambda study, shape: _rows(DIMENSION_ROW, shape.layers * shape.hidden),
+    "topics.parquet": lambda study, shape: _rows(TOPIC_ROW, study.documents.n),
     "early_exit.parquet": _inside_rows,
     "mlp_differences.parquet": _inside_rows,
     "evaluation.parquet": _evaluation,
