@@ -3,8 +3,8 @@
 A verdict is `reproduced`, `differs` or `not run (why)`, never stronger than the numbers: a
 direction is reproduced only if the whole interval is on the right side of the threshold; a figure
 of the paper binds only for the paper's own model, method and text (the claim's, if it has one), and
-is reproduced if the measured value is within the stated tolerance. `detail` says what a bare `differs` would hide, such
-as an interval that includes the threshold.
+is reproduced if the measured value is within the stated tolerance. `detail` says what a bare
+`differs` would hide, such as an interval that includes the threshold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
