@@ -114,12 +114,15 @@ def not_compared(name):
 
 
 def link_models():
-    """Let `files` of each model that was fetched lead to where this study has the model.
+    """Let `files` of each model or classifier that was fetched lead to where this study has it.
 
     Another study may have fetched the same content from a folder that has changed since, or is gone.
     """
-    for name, place in OUTLINES.items():
-        record = Path(PATHS.shared("model", model=name))
+    places = {PATHS.shared("model", model=name): place for name, place in OUTLINES.items()}
+    if CLASSIFIER:
+        places[PATHS.shared("classifier")] = CLASSIFIER
+    for record, place in places.items():
+        record = Path(record)
         if record.exists() and isinstance(place, Path):
             link_directory(record.parent / "files", place)
 

@@ -14,16 +14,15 @@ rule fetch_classifier:
     resources:
         **needs("fetch_classifier"),
     params:
-        code=code("fetch_model.py", "core"),
+        code=code("fetch_classifier.py", "core"),
         source=not_compared(lambda w: pinned(STUDY.topics.source)),
-        demo=DEMO_MODEL,
     conda:
         environment("core")
     message:
         "Check the classifier of topics"
     shell:
-        "python scripts/fetch_model.py --classifier --source {params.source:q} "
-        "--demo {params.demo} --output {output} 2>&1 | tee {log}"
+        "python scripts/fetch_classifier.py --source {params.source:q} --output {output} "
+        "2>&1 | tee {log}"
 
 
 rule classify_topics:

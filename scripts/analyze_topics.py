@@ -18,7 +18,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--methods", required=True, help="the config's methods: as JSON")
     parser.add_argument("--settings", required=True, help="the config's bootstrap: as JSON")
     parser.add_argument("--seed", type=int, required=True, help="seed of the resamples")
-    parser.add_argument("--documents", type=Path, required=True, help="output: topics (Parquet)")
+    parser.add_argument(
+        "--documents", type=Path, required=True, help="output: by document, and whose they are"
+    )
     parser.add_argument("--output", type=Path, required=True, help="output: by topic (CSV)")
     return parser.parse_args()
 
@@ -36,13 +38,15 @@ def main() -> None:
 
     settings = parse_settings(BootstrapSettings, arguments.settings, "--settings")
     methods = methods_from_config(parse_json(arguments.methods, "--methods"))
-    labels = read_json(arguments.classifier)["labels"]
+    classifier = read_json(arguments.classifier)
+    labels = classifier["labels"]
     topics, errors = pd.read_parquet(arguments.topics), pd.read_parquet(arguments.errors)
     require_methods(errors, methods)
     names = [method.name for method in methods]
     sets = pd.read_parquet(arguments.sets)
     table = topics_table(topics, labels, errors, sets, names, settings, arguments.seed)
-    write_parquet(arguments.documents, topics.assign(known=len(labels)))
+    known = topics.assign(known=len(labels), classifier=classifier["source"])
+    write_parquet(arguments.documents, known)
     write_csv(arguments.output, table)
 
 

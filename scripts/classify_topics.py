@@ -23,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     """Define and read the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--classifier", type=Path, required=True, help="classifier.json of fetch_model.py"
+        "--classifier", type=Path, required=True, help="classifier.json of fetch_classifier.py"
     )
     parser.add_argument("--tokens", type=Path, required=True, help="tokens.parquet with the texts")
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON: config `engine`")
@@ -55,12 +55,11 @@ def main() -> None:
         "code": arguments.code,
     }
     parts = Parts.open(arguments.output.with_suffix(".unfinished"), made_from)
-    texts = read_texts(arguments.tokens)
-    found = classified(arguments.classifier, texts, settings["batch_size"], device, parts)
-    labels = np.array(record["labels"])
+    found = classified(arguments.classifier, read_texts(arguments.tokens), device, parts)
+    labels = np.concatenate([each.label for each in found])
     table = {
         "doc_id": read_tokens(arguments.tokens)[0],
-        "topic": labels[np.concatenate([each.label for each in found])],
+        "topic": np.array(record["labels"])[labels],
         "probability": np.concatenate([each.probability for each in found]),
     }
     write_parquet(arguments.output, pd.DataFrame(table))
@@ -68,16 +67,17 @@ def main() -> None:
 
 
 def classified(
-    classifier: Path, texts: list[str], batch_size: int, device: "torch.device", parts: "Parts"
+    classifier: Path, texts: list[str], device: "torch.device", parts: "Parts"
 ) -> list["Classified"]:
-    """Labels of all texts, in pieces; those of an interrupted job are taken over."""
+    """Labels of all texts; those of an interrupted job are taken over."""
     from tqdm import tqdm
 
     from lowbit.experiments.topics import STREAM, Classified, classify
+    from lowbit.inputs.checkpoint import directory_of
     from lowbit.inputs.classifier import load_classifier
 
-    tokenizer, model = load_classifier(classifier.parent / "files")
-    make = partial(classify, tokenizer, model.to(device), texts, batch_size)
+    tokenizer, model = load_classifier(directory_of(classifier))
+    make = partial(classify, tokenizer, model.to(device), texts)
     found = []
     with tqdm(total=len(texts), unit="document", desc="classify") as bar:
         for shard in parts.walk(Classified, [STREAM], make):

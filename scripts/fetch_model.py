@@ -1,4 +1,4 @@
-"""Find or fetch a model or a classifier, check every file of it, and record what it is."""
+"""Find or fetch a model, check every file of it, and record what it is."""
 
 import argparse
 from pathlib import Path
@@ -11,15 +11,12 @@ def parse_arguments() -> argparse.Namespace:
     """Define and read the options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", required=True, help="models.<name>.source of the config")
-    parser.add_argument(
-        "--classifier", action="store_true", help="topics.source: a classifier of texts"
-    )
     parser.add_argument("--demo", type=Path, required=True, help="directory of the embedded model")
     parser.add_argument(
         "--output",
         type=Path,
         required=True,
-        help="model.json or classifier.json; `files` beside it links to the model",
+        help="model.json; `files` beside it links to the model",
     )
     return parser.parse_args()
 
@@ -27,12 +24,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Check, then link, then record: a record without a usable model cannot be left behind."""
     arguments = parse_arguments()
-    from lowbit.inputs.classifier import describe_classifier
     from lowbit.inputs.models import locate_model, pinned, resolve
 
-    describe = describe_classifier if arguments.classifier else resolve
     directory = locate_model(arguments.source, arguments.demo)
-    record = describe(pinned(arguments.source), directory)
+    record = resolve(pinned(arguments.source), directory)
     link_directory(arguments.output.parent / "files", directory)
     write_json(arguments.output, record)
 

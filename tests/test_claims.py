@@ -22,10 +22,9 @@ from lowbit.claims.judging import (
     judge,
     judge_direction,
     judge_figure,
-    repository,
     study_method,
 )
-from lowbit.claims.paper import Paper, read_paper
+from lowbit.claims.paper import Paper, read_paper, repository
 from lowbit.claims.report import claims_markdown, verdict_counts
 from lowbit.claims.results import MADE_BY
 from lowbit.claims.statistics import STATISTICS, Measurement, ModelResults, NotMeasured
@@ -232,6 +231,7 @@ def test_the_papers_means_by_bits_follow_from_its_pairs():
         ({**MINIMAL, "claims": []}, "claims: must be a list of at least one"),
         ({**MINIMAL, "claims": ["text"]}, "claim 1 must be a mapping"),
         ({**MINIMAL, "documents": None}, "documents must be a mapping"),
+        ({**MINIMAL, "documents": {"source": "fineweb"}}, r"documents lacks \['length'\]"),
         ([], "the file must be a mapping"),
     ],
 )
@@ -314,7 +314,7 @@ def test_known_effects_are_reproduced_on_the_synthetic_study():
         "easy_documents_break",
     ]
     assert set(directions.loc[known, "verdict"]) == {"reproduced"}
-    assert directions.loc["topics", "verdict"] == (
+    assert directions.loc["no_topic_prevails", "verdict"] == (
         "not run (this study has no table topics: write a section topics)"
     )
     assert directions.loc["gates_recover", "verdict"] == (
@@ -704,10 +704,8 @@ def test_overlap_between_models_by_hand(tmp_path):
     assert direction["measured"] == pytest.approx(np.mean([*values.values()]) - chance)
     assert direction["model"] == "all models"
     apart = np.mean(values["ql"]) - chance
-    assert (
-        f"3 pairs of models, {len(LOW)} methods; pairs from {apart:.2f} (q with l) to "
-        in (direction["detail"])
-    )
+    said = f"pairs of models: 3, methods: {len(LOW)}; from {apart:.2f} (q with l) to "
+    assert said in direction["detail"]
     assert figure["measured"] == pytest.approx(values["ql"][LOW.index("nf3")])
     assert figure["model"] == "q with l"
     assert figure["methods"] == "nf3"
@@ -750,16 +748,23 @@ def test_overlap_needs_different_models_and_the_same_documents(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
-    [({"step": 1}, {"step": 2}), ({}, {"base": "q"}), ({"base": "o"}, {"base": "o"})],
+    ("first", "second", "third"),
+    [
+        ({"step": 1}, {"step": 2}, {"step": 3}),
+        ({}, {"base": "q"}, {"base": "l"}),
+        ({"base": "o"}, {"base": "o"}, {"base": "q"}),
+        ({"step": 1}, {"step": 2}, {"base": "l"}),
+    ],
 )
-def test_versions_of_one_model_are_no_different_models(tmp_path, first, second):
-    models = {"q": results(), "l": results()}
-    versions = [StudiedModel("q", "llama", 9, **first), StudiedModel("l", "llama", 9, **second)]
+def test_versions_of_one_model_are_no_different_models(tmp_path, first, second, third):
+    """Checkpoints of a training, and what was tuned from one of them or from what was so tuned."""
+    of_each = {"q": first, "l": second, "v": third}
+    models = {name: results() for name in of_each}
+    versions = [StudiedModel(name, "llama", 9, **keys) for name, keys in of_each.items()]
     told = overlaps(tmp_path, models, models=versions)["verdict"]
     assert set(told) == {"not run (this study has no two different models to compare)"}
     models["x"] = results(change=shifted)
     compared = overlaps(tmp_path, models, models=[*versions, StudiedModel("x", "llama", 9)])
     detail = compared.loc["direction", "detail"]
-    assert f"2 pairs of models, {len(LOW)} methods; pairs from " in detail
-    assert detail.endswith("; 1 pairs of versions of one model left out")
+    assert f"pairs of models: 3, methods: {len(LOW)}; from " in detail
+    assert detail.endswith("; pairs of versions of one model, left out: 3")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, TypeAdapter
 
-from lowbit.claims.judging import repository
+from lowbit.claims.paper import repository
 from lowbit.errors import InputError
 from lowbit.inputs import hub
 from study.config import study as study_config

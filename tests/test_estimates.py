@@ -382,9 +382,9 @@ def test_a_classifier_takes_what_its_own_size_and_a_batch_take(
     shape = shape_of(write_gte(tmp_path))
     with_topics = replace(estimates, classifier=shape, classifier_download=10**9)
     keyed = {"model": estimates.paths.models["demo"]}
-    documents, batch = estimates.study.documents, estimates.study.engine.batch_size
-    tokens = documents.length * batch
-    inside = 4 * tokens * (4 * 3 * 32 + 6 * 32)  # widest are the packed queries, keys and values
+    documents = estimates.study.documents
+    # A text at a time; widest are the packed queries, keys and values.
+    inside = 4 * documents.length * (4 * 3 * 32 + 6 * 32)
     taken = with_topics.computed_memory("classify_topics", keyed)
     assert taken == pytest.approx(4 * shape.parameters + inside)
     per_token = 2 * 2 * (4 * 32 * 32 + 3 * 32 * 48) + 2 * 4 * documents.length * 32

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_classifier import write_bert
 
 from lowbit.errors import InputError
 from study.config.study import Study, load_study
@@ -50,6 +51,30 @@ def changed(before: Paths, after: Paths) -> set[str]:
 
 
 ALL_SCORES = {"scores", "residuals"}
+
+
+def test_topics_are_of_tokens_classifier_and_how_it_is_run(
+    project: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """And not of what the language model is run by."""
+    folder = write_bert(tmp_path / "classifier")
+
+    def topics(**overrides: Any) -> tuple[str, str]:
+        paths = paths_of(load(topics={"source": f"path:{folder}"}, **overrides))
+        return paths.classifier, paths.topics
+
+    before = topics()
+    same = {"dtype": "bfloat16", "mode": "stream", "batch_size": 3}
+    assert topics(engine=same) == before
+    for changes in ({"engine": {"threads": 7}}, {"engine": {"device": "cpu"}}, {"seed": 1}):
+        classifier, of_documents = topics(**changes)
+        assert classifier == before[0]
+        assert of_documents != before[1]
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("Topic 3", "Tea"))
+    assert [now == then for now, then in zip(topics(), before, strict=True)] == [False, False]
+    without = paths_of(load())
+    assert (without.classifier, without.topics) == ("", "")
 
 
 @pytest.mark.parametrize(

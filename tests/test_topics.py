@@ -1,6 +1,7 @@
 """Topics: classifiers of texts, what they say of documents, and what D_large is about."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,16 @@ import torch
 from run_script import run_script
 from safetensors.torch import load_file, save_file
 from test_claims import results as claim_results
-from tiny_classifier import LABELS, ROPE, SIZES, WORDS, write_bert, write_gte, write_tokenizer
+from tiny_classifier import (
+    LABELS,
+    ROPE,
+    SIZES,
+    WORDS,
+    write_bert,
+    write_gte,
+    write_llama,
+    write_roberta,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,12 +28,13 @@ from lowbit.analysis.statistics import BootstrapSettings
 from lowbit.analysis.tables import MEAN_OF_METHODS, Method
 from lowbit.analysis.topics import one_hot, topics_answer, topics_table
 from lowbit.claims.results import NotMeasured
-from lowbit.claims.topic_statistics import largest_topic_share
+from lowbit.claims.topic_statistics import largest_topic_share, topics_in_large
 from lowbit.errors import InputError
-from lowbit.experiments.topics import STREAM, classify
+from lowbit.experiments.topics import STREAM, classify, context_length
 from lowbit.figures import plotting
 from lowbit.figures.topics import topics_of_large
-from lowbit.inputs.classifier import describe_classifier, load_classifier, read_labels
+from lowbit.inputs.classifier import load_classifier
+from lowbit.inputs.classifier_source import describe_classifier, read_labels
 from lowbit.inputs.tokens import TokenRows, write_tokens
 
 SETTINGS = BootstrapSettings(resamples=300, confidence=0.95)
@@ -81,20 +92,38 @@ def test_a_classifier_published_with_code_computes_what_the_code_would(tmp_path:
             torch.testing.assert_close(model(**inputs).logits[0], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("write", [write_bert, write_gte])
-def test_texts_in_batches_get_the_label_of_each_alone(tmp_path: Path, write) -> None:
-    """Beside transformers' own pipeline, text by text: padding and batches change nothing."""
+@pytest.mark.parametrize("write", [write_bert, write_gte, write_roberta, write_llama])
+def test_texts_get_the_labels_that_transformers_own_pipeline_gives(tmp_path: Path, write) -> None:
     from transformers import pipeline
 
     tokenizer, model = load_classifier(write(tmp_path / "it"))
     alone = pipeline("text-classification", model, tokenizer=tokenizer, device="cpu")
-    expected = [alone(text, truncation=True, max_length=24) for text in TEXTS]
-    found = [shard[STREAM] for shard in classify(tokenizer, model, TEXTS, 2)]
-    assert [len(shard.label) for shard in found] == [2, 2, 1]
-    labels = np.concatenate([shard.label for shard in found])
-    assert [LABELS[label] for label in labels] == [each[0]["label"] for each in expected]
+    limit = context_length(tokenizer, model)
+    expected = [alone(text, truncation=True, max_length=limit) for text in TEXTS]
+    found = [shard[STREAM] for shard in classify(tokenizer, model, TEXTS)]
+    labels = [LABELS[shard.label.item()] for shard in found]
+    assert labels == [each[0]["label"] for each in expected]
     probability = np.concatenate([shard.probability for shard in found])
     np.testing.assert_allclose(probability, [each[0]["score"] for each in expected], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("write", "limit"),
+    [(write_bert, 24), (write_gte, 24), (write_roberta, 22), (write_llama, 4096)],
+)
+def test_a_text_is_cut_where_the_classifier_ends(tmp_path: Path, write, limit: int) -> None:
+    tokenizer, model = load_classifier(write(tmp_path / "it"))
+    assert context_length(tokenizer, model) == limit
+    words = ["the", "of", "it"] * limit
+    cut = [" ".join(words[: limit - 2]), " ".join(words)]  # and two tokens around them
+    short, long = (shard[STREAM].probability for shard in classify(tokenizer, model, cut))
+    assert short == long
+    tokenizer.model_max_length = 9
+    assert context_length(tokenizer, model) == 9
+    tokenizer.model_max_length = 10**30
+    model.config.max_position_embeddings = -1  # as XLNet has it
+    assert context_length(tokenizer, model) is None
+    assert len([*classify(tokenizer, model, TEXTS[:1])]) == 1
 
 
 @pytest.mark.parametrize(
@@ -103,8 +132,11 @@ def test_texts_in_batches_get_the_label_of_each_alone(tmp_path: Path, write) -> 
         ({"architectures": ["BertModel"]}, "is no classifier of texts"),
         ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "has no names for the labels"),
         ({"id2label": {"0": "a", "2": "b"}}, "has no names for the labels"),
+        ({"id2label": {"zero": "a", "one": "b"}}, "has no names for the labels"),
+        ({"id2label": {"0": "a", "1": "b", "2": "a"}}, "has 'a', which stands twice"),
+        ({"id2label": {"0": "a", "1": "None"}}, "has 'None', which stands twice or is no name"),
+        ({"id2label": {"0": "a", "1": 3}}, "has 3, which stands twice or is no name"),
         ({"model_type": "something"}, "code that comes with a model is not run"),
-        ({"intermediate_size": 40}, "cannot be loaded|do not fit its config.json"),
     ],
 )
 def test_what_cannot_classify_is_told(tmp_path: Path, changes: dict, told: str) -> None:
@@ -129,6 +161,13 @@ def test_what_transformers_has_not_of_the_published_code_is_told(
 ) -> None:
     folder = write_gte(tmp_path / "it", **changes)
     with pytest.raises(InputError, match="which transformers' GTE has not"):
+        load_classifier(folder)
+
+
+def test_weights_of_another_shape_are_told(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "it")
+    change_config(folder, intermediate_size=40)
+    with pytest.raises(InputError, match=r"cannot be loaded|do not fit its config\.json"):
         load_classifier(folder)
 
 
@@ -160,7 +199,7 @@ def job(tmp_path: Path) -> tuple[Path, list[str]]:
     ids = [f"d{index}" for index in range(len(TEXTS))]
     rows = TokenRows(ids, np.zeros((len(TEXTS), 2), np.int32), 0, len(TEXTS))
     write_tokens(tmp_path / "tokens.parquet", rows, TEXTS)
-    settings = json.dumps({"device": "cpu", "batch_size": 2, "threads": 1})
+    settings = json.dumps({"device": "cpu", "threads": 1})
     options = ["--classifier", "classifier/classifier.json", "--tokens", "tokens.parquet"]
     return tmp_path, [*options, "--settings", settings, "--code", "c", "--output", "topics.parquet"]
 
@@ -171,9 +210,16 @@ def test_the_script_writes_the_label_of_every_document(job) -> None:
     table = pd.read_parquet(folder / "topics.parquet")
     assert table["doc_id"].tolist() == [f"d{index}" for index in range(len(TEXTS))]
     tokenizer, model = load_classifier(folder / "classifier/files")
-    found = [shard[STREAM].label[0] for shard in classify(tokenizer, model, TEXTS, 1)]
+    found = [shard[STREAM].label[0] for shard in classify(tokenizer, model, TEXTS)]
     assert table["topic"].tolist() == [LABELS[label] for label in found]
     assert not (folder / "topics.unfinished").exists()
+
+
+def test_a_classifier_that_has_changed_since_it_was_checked_is_told(job) -> None:
+    folder, options = job
+    change_config(folder / "classifier/files", something="new")
+    told = run_script("classify_topics.py", folder, *options)
+    assert "config.json is missing or has changed since" in told
 
 
 def test_an_interrupted_job_goes_on(job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +231,7 @@ def test_an_interrupted_job_goes_on(job, monkeypatch: pytest.MonkeyPatch) -> Non
     started = []
 
     def killed(*arguments):
-        """The real one, killed when it is asked for a third batch."""
+        """The real one, killed when it is asked for a third text."""
         started.append(arguments[-1])
         shards = classify(*arguments)
         yield next(shards)
@@ -198,7 +244,7 @@ def test_an_interrupted_job_goes_on(job, monkeypatch: pytest.MonkeyPatch) -> Non
             run_script("classify_topics.py", folder, *options)
     monkeypatch.setattr("lowbit.experiments.topics.classify", _noted(started))
     assert run_script("classify_topics.py", folder, *options) == ""
-    assert started == [0, 4]
+    assert started == [0, 2]
     assert (folder / "topics.parquet").read_bytes() == whole
 
 
@@ -299,6 +345,9 @@ def test_the_figure_shows_every_topic(large: list[int]) -> None:
     table = table_of({"a3": large, "b3": [*range(9), 20]}, ["cats", "dogs", "law", "tea"])
     figure = topics_of_large(table, [Method("a3", "a", 3), Method("b3", "b", 3)])
     figure.draw_without_rendering()
+    headline = figure.texts[0].get_text()
+    assert "holds 95 % of D_large (cats)" in headline.replace("\n", " ")
+    assert ("more of it than" in headline.replace("\n", " ")) == (len(large) > 2)
     left = figure.axes[0]
     assert sorted(label.get_text() for label in left.get_yticklabels()) == [
         "cats",
@@ -309,49 +358,61 @@ def test_the_figure_shows_every_topic(large: list[int]) -> None:
     assert len(left.collections) >= len(METHODS)
 
 
-def claim(topics: list[str], known: int = 24):
-    """Measure the claim on the synthetic study of the claims' tests."""
+CLASSIFIER = "hub:WebOrganizer/TopicClassifier-NoURL@main"
+OPTIONS = {"classifiers": ["WebOrganizer/TopicClassifier-NoURL"]}
+
+
+def claim(topics: Sequence[str], statistic=largest_topic_share, classifier: str = CLASSIFIER):
+    """Measure a claim on the synthetic study of the claims' tests."""
     results = claim_results()
-    table = pd.DataFrame({"doc_id": results.doc_ids, "topic": topics, "known": known})
-    results.tables["topics"] = table
+    table = pd.DataFrame({"doc_id": results.doc_ids, "topic": topics, "known": 24})
+    results.tables["topics"] = table.assign(classifier=classifier)
+    return statistic(results, [method.name for method in results.methods], OPTIONS)
+
+
+def synthetic() -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Topics of the synthetic study, twenty in turn, and who is in which D_large."""
+    results = claim_results()
+    topics = np.array([f"t{k % 20}" for k in range(len(results.doc_ids))], dtype=object)
     names = [method.name for method in results.methods]
-    return results, names, largest_topic_share(results, names, {"topics": 24})
+    return topics, {name: results.member(name, "large") for name in names}
 
 
 def test_the_claim_is_about_the_largest_topic_of_any_method() -> None:
-    results = claim_results()
-    n, names = len(results.doc_ids), [method.name for method in results.methods]
-    chosen = results.member(names[1], "large")
-    topics = np.array([f"t{index % 20}" for index in range(n)], dtype=object)
+    topics, large = synthetic()
+    chosen = [*large.values()][1]
     topics[np.flatnonzero(chosen)[: chosen.sum() // 2]] = "cats"
-    results, _, found = claim(list(topics))
-    of_cats = {name: np.mean(topics[results.member(name, "large")] == "cats") for name in names}
+    found = claim(topics)
+    of_cats = {name: np.mean(topics[member] == "cats") for name, member in large.items()}
     assert found.value == pytest.approx(max(of_cats.values()))
-    assert f"“cats” under {max(of_cats, key=of_cats.get)}" in found.detail
+    assert found.detail == f"“cats” under {max(of_cats, key=of_cats.get)}"
     assert found.low < found.value < found.high
-    expected = min(len(set(topics[results.member(name, "large")])) for name in names)
-    assert f"{expected} of 24 topics or more" in found.detail
+    assert found.n == min(member.sum() for member in large.values())
 
 
-def test_the_claim_needs_the_papers_number_of_topics() -> None:
-    n = len(claim_results().doc_ids)
-    with pytest.raises(NotMeasured, match="knows 3 topics, the paper's 24"):
-        claim(["t"] * n, known=3)
-    results = claim_results()
+def test_the_claim_is_about_the_method_with_the_fewest_topics() -> None:
+    topics, large = synthetic()
+    few = [*large][2]
+    topics[large[few]] = np.resize(["cats", "dogs"], large[few].sum())
+    found = claim(topics, topics_in_large)
+    counted = {name: len(set(topics[member])) for name, member in large.items()}
+    assert counted[few] == min(counted.values()) == 2
+    assert found.value == min(counted.values())
+    assert found.detail == f"{few}; the classifier knows 24"
+    assert found.low <= found.value == found.high  # a resample can only lose topics
+
+
+@pytest.mark.parametrize("statistic", [largest_topic_share, topics_in_large])
+def test_the_claims_are_about_the_papers_topics_only(statistic) -> None:
+    topics, _ = synthetic()
+    for other in ("hub:WebOrganizer/FormatClassifier-NoURL@main", "path:TopicClassifier-NoURL"):
+        with pytest.raises(NotMeasured, match=f"this study's are of {other}"):
+            claim(topics, statistic, other)
     with pytest.raises(NotMeasured, match="write a section topics"):
-        largest_topic_share(results, ["nf3"], {"topics": 24})
+        statistic(claim_results(), ["nf3"], OPTIONS)
 
 
 def test_documents_without_a_topic_are_an_error() -> None:
     topics = pd.DataFrame({"doc_id": ["a"], "topic": ["x"]})
     with pytest.raises(KeyError):
         one_hot(topics, ["x"], np.array(["a", "b"]))
-
-
-def test_a_tokenizer_without_padding_is_told(tmp_path: Path) -> None:
-    folder = write_bert(tmp_path / "it")
-    write_tokenizer(folder)
-    tokenizer, model = load_classifier(folder)
-    tokenizer.pad_token = None
-    with pytest.raises(InputError, match="no padding token"):
-        next(classify(tokenizer, model, TEXTS, 2))

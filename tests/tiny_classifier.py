@@ -36,6 +36,29 @@ def write_bert(folder: Path, labels: list[str] = LABELS) -> Path:
     return folder
 
 
+def write_roberta(folder: Path) -> Path:
+    """Write one whose table of positions begins with those of padding: it holds two tokens less."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    torch.manual_seed(0)
+    config = RobertaConfig(**SIZES | {"pad_token_id": 1}, id2label=dict(enumerate(LABELS)))
+    RobertaForSequenceClassification(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_llama(folder: Path) -> Path:
+    """Write one that reads from left to right, has no token for padding, and says no limit."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    sizes = SIZES | {"pad_token_id": None, "max_position_embeddings": 4096}
+    config = LlamaConfig(**sizes, id2label=dict(enumerate(LABELS)))
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
 def write_gte(folder: Path, **changes) -> Path:
     """Write a classifier as WebOrganizer's are published: packed weights, and code for them."""
     hidden, inside = SIZES["hidden_size"], SIZES["intermediate_size"]

@@ -60,8 +60,8 @@ SHARED = MappingProxyType(
 )
 """Files that studies share, as patterns below `results/`; each wildcard holds a `<name>-<key>`."""
 
-TOPIC_SETTINGS = {"device", "batch_size", "threads"}
-"""Keys of `engine` that a classifier of topics is run by: always in float32, and resident."""
+TOPIC_SETTINGS = {"device", "threads"}
+"""Keys of `engine` that a classifier of topics is run by: always in float32, one text at a time."""
 
 FINGERPRINTS = Path(".cache/fingerprints.json")
 LARGE_FILE = 64 * 2**20
@@ -165,7 +165,7 @@ class Paths:
             *self.evaluation_documents.values(),
             *self.evaluation.values(),
             *self.downstream.values(),
-            *(self.documents, self.tokens, self.residuals, self.topics),
+            *(self.documents, self.tokens, self.residuals),
         }
         if keyed not in current:
             raise InputError(

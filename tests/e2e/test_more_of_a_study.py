@@ -115,8 +115,17 @@ def test_topics_are_added_to_a_finished_study(done: Copy) -> None:
     provenance = json.loads((results / "provenance.json").read_text())
     assert provenance["classifier"]["files"].keys() >= {"config.json", "model.safetensors"}
     assert not done.plan(study)
-    write_gte(done.folder / "classifier", id2label=dict(enumerate(reversed(LABELS))))
+    # Code of topics alone makes nothing else anew.
+    done.edit("scripts/lowbit/inputs/classifier.py")
     assert set(done.plan(study)) == made | pages - {"write_config"}
+    assert not done.plan()
+    # The same content elsewhere is what it was; what is there is read from there.
+    (done.folder / "classifier").rename(done.folder / "elsewhere")
+    moved = (done.folder / study).read_text().replace("path:classifier", "path:elsewhere")
+    (done.folder / "moved.yaml").write_text(moved)
+    assert "classify_topics" in done.study("moved.yaml", "--until classify_topics").rules
+    (record,) = done.folder.glob("results/classifiers/topics-*/classifier.json")
+    assert (record.parent / "files").resolve() == done.folder / "elsewhere"
 
 
 def test_other_names_of_the_same_content_make_nothing_anew(done: Copy) -> None:

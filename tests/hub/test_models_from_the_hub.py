@@ -69,11 +69,9 @@ def found(done: subprocess.CompletedProcess) -> Path:
     return Path(done.stdout.strip())
 
 
-def fetch(
-    hub: Hub, source: str, folder: Path, *more: str, **variables: str
-) -> subprocess.CompletedProcess:
+def fetch(hub: Hub, source: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
     """Run fetch_model.py as its rule would."""
-    options = ["--source", source, "--demo", "demo", "--output", folder / "model/model.json", *more]
+    options = ["--source", source, "--demo", "demo", "--output", folder / "model/model.json"]
     return subprocess.run(
         [sys.executable, ROOT / "scripts/fetch_model.py", *options],
         cwd=folder,
@@ -124,15 +122,24 @@ def test_a_classifier_published_with_code_is_fetched_and_its_code_is_not(
     directory = write_gte(tmp_path / "topics")
     (directory / "modeling.py").write_text("raise RuntimeError('code was run')\n")
     hub.publish("model", "owner/topics", directory)
-    done = fetch(hub, "hub:owner/topics@main", project, "--classifier")
+    script = ROOT / "scripts/fetch_classifier.py"
+    options = ["--source", "hub:owner/topics@main", "--output", "topics/classifier.json"]
+    done = subprocess.run(
+        [sys.executable, script, *options],
+        cwd=project,
+        env=hub.environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
     assert done.returncode == 0, done.stderr
-    record = read_json(project / "model/model.json")
+    record = read_json(project / "topics/classifier.json")
     commit = commit_of(hub, "hub:owner/topics")
     assert record["source"] == f"hub:owner/topics@{commit}"
     assert record["labels"] == LABELS
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert record["files"].keys() == names
-    assert {file.name for file in (project / "model/files").iterdir()} == names
+    assert {file.name for file in (project / "topics/files").iterdir()} == names
 
 
 def test_a_model_is_fetched_checked_and_recorded(

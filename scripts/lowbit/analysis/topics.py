@@ -74,30 +74,44 @@ def topics_table(
     doc_ids = document_ids(errors)
     of_topic = one_hot(topics, labels, doc_ids)
     counts = resample_counts(len(doc_ids), settings, seed)
-    everyone = mean_draws(of_topic, np.ones(len(doc_ids), bool), counts)[:, None]
     large = np.stack([membership(sets, name, LARGE, doc_ids) for name in methods])
-    share = np.stack([mean_draws(of_topic, member, counts) for member in large], axis=1)
     error = by_document(errors, "error", methods)
-    loss = np.stack([mean_draws(error, column == 1, counts) for column in of_topic.T], axis=2)
-    share, loss = (
-        _with_mean(share, axis=1),
-        _with_mean(loss, axis=1),
-    )  # [1 + R, methods + 1, labels]
-    n, sizes = of_topic.sum(axis=0), large.sum(axis=1)
-    small = np.array([*sizes, min(sizes)])[:, None] < MINIMUM_DOCUMENTS
-    rare = n[None, :] < MINIMUM_DOCUMENTS
     columns = [
         np.array([*methods, MEAN_OF_METHODS])[:, None],
         np.array(labels),
-        n.astype(int),
+        *_shares(of_topic, large, counts, settings.confidence),
+        *_errors(of_topic, error, counts, settings.confidence),
+    ]
+    shape = len(methods) + 1, len(labels)
+    flat = [np.broadcast_to(column, shape).ravel() for column in columns]
+    return pd.DataFrame(dict(zip(COLUMNS, flat, strict=True)))
+
+
+def _shares(
+    of_topic: np.ndarray, large: np.ndarray, counts: np.ndarray, confidence: float
+) -> list[np.ndarray]:
+    """Columns from `n` to `excess_high`, [methods + 1, labels] or [labels]."""
+    everyone = mean_draws(of_topic, np.ones(len(of_topic), bool), counts)[:, None]
+    share = np.stack([mean_draws(of_topic, member, counts) for member in large], axis=1)
+    share = _with_mean(share, axis=1)  # [1 + R, methods + 1, labels]
+    sizes = large.sum(axis=1)
+    few = np.array([*sizes, min(sizes)])[:, None] < MINIMUM_DOCUMENTS
+    return [
+        of_topic.sum(axis=0).astype(int),
         everyone[0],
         _with_mean(large @ of_topic, axis=0),
-        *_summarise(share, small, settings.confidence),
-        *_summarise(share - everyone, small, settings.confidence),
-        *_summarise(loss, rare, settings.confidence),
+        *_summarise(share, few, confidence),
+        *_summarise(share - everyone, few, confidence),
     ]
-    flat = [np.broadcast_to(column, share.shape[1:]).ravel() for column in columns]
-    return pd.DataFrame(dict(zip(COLUMNS, flat, strict=True)))
+
+
+def _errors(
+    of_topic: np.ndarray, error: np.ndarray, counts: np.ndarray, confidence: float
+) -> list[np.ndarray]:
+    """Columns from `mean_error` on, [methods + 1, labels]."""
+    loss = np.stack([mean_draws(error, column == 1, counts) for column in of_topic.T], axis=2)
+    few = of_topic.sum(axis=0)[None, :] < MINIMUM_DOCUMENTS
+    return _summarise(_with_mean(loss, axis=1), few, confidence)
 
 
 def _with_mean(values: np.ndarray, axis: int) -> np.ndarray:

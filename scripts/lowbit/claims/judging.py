@@ -24,6 +24,7 @@ from lowbit.claims.paper import (
     Paper,
     PaperText,
     models_of,
+    repository,
     text_of,
 )
 from lowbit.claims.results import StudyResults
@@ -87,11 +88,6 @@ def judge(papers: Sequence[Paper], study: Study) -> pd.DataFrame:
     columns = [field.name for field in fields(Verdict)]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype({"measured": float, "low": float, "high": float, "n": "Int64"})
-
-
-def repository(source: str) -> str:
-    """Return the hub repository of a source ('hub:Qwen/Qwen2.5-7B@abc'), or ''."""
-    return source.removeprefix("hub:").split("@")[0] if source.startswith("hub:") else ""
 
 
 def _judge_paper(paper: Paper, study: Study) -> list[Verdict]:

@@ -48,7 +48,8 @@ class Overlaps:
 def _overlaps(results: StudyResults) -> Overlaps:
     """Measure every pair of different models under every method."""
     pairs = list(combinations(results.models, 2))
-    different = [(one, other) for one, other in pairs if _training(one) != _training(other)]
+    training = {model.name: _training(model, results.models) for model in results.models}
+    different = [pair for pair in pairs if len({training[model.name] for model in pair}) == 2]
     if not different:
         raise NotMeasured("this study has no two different models to compare")
     tables = {model.name: results.of_model(model.name) for model in results.models}
@@ -66,11 +67,16 @@ def _overlaps(results: StudyResults) -> Overlaps:
     )
 
 
-def _training(model: StudiedModel) -> tuple:
-    """What versions of one model have in common: checkpoints of a training; base and fine-tuned."""
-    if model.step is not None:
-        return model.family, model.parameters
-    return (model.base or model.name,)
+def _training(model: StudiedModel, models: Sequence[StudiedModel]) -> tuple:
+    """What versions of one model have in common: the training of what all were tuned from."""
+    by_name = {each.name: each for each in models}
+    seen = [model]
+    while (base := by_name.get(seen[-1].base)) and base not in seen:
+        seen.append(base)
+    root = seen[-1]
+    if root.step is not None:
+        return root.family, root.parameters
+    return (root.base or root.name,)
 
 
 def _of_method(
@@ -89,16 +95,17 @@ def _mean(
     results: StudyResults, overlaps: Overlaps, draws: np.ndarray, detail: str = ""
 ) -> Measurement:
     """Summarise draws [1 + R, pairs, methods] by their mean, and say how far pairs are apart."""
-    said = [detail, f"{len(overlaps.pairs)} pairs of models, {len(results.methods)} methods"]
+    methods = len(results.methods)
+    said = [detail, f"pairs of models: {len(overlaps.pairs)}, methods: {methods}"]
     if len(overlaps.pairs) > 1:
         by_pair = draws[0].mean(axis=1)
         least, most = int(by_pair.argmin()), int(by_pair.argmax())
         said.append(
-            f"pairs from {by_pair[least]:.2f} ({overlaps.pairs[least]}) to {by_pair[most]:.2f} "
+            f"from {by_pair[least]:.2f} ({overlaps.pairs[least]}) to {by_pair[most]:.2f} "
             f"({overlaps.pairs[most]})"
         )
     if overlaps.left_out:
-        said.append(f"{overlaps.left_out} pairs of versions of one model left out")
+        said.append(f"pairs of versions of one model, left out: {overlaps.left_out}")
     interval = estimate(draws.mean(axis=(1, 2)), results.settings.confidence)
     told = "; ".join(part for part in said if part)
     return Measurement(*interval, overlaps.n, tuple(results.methods), told)

@@ -143,6 +143,8 @@ def _paper(content: Any) -> Paper:
     models = _mapping(content.pop("models", None), "models")
     methods = _mapping(content.pop("methods", None), "methods")
     documents = _record(PaperText, content.pop("documents", None), "documents")
+    if documents.length is None:
+        raise InputError("documents lacks ['length']: the paper's figures are of one length")
     return _record(
         Paper,
         {
@@ -230,6 +232,11 @@ def _check_figure_keys(paper: Paper, claim: Claim, where: str) -> None:
                     f"{where}: figures.values.{model}: '{key}' names {sorted(unknown)}, which are "
                     f"not methods: {sorted(paper.methods)}"
                 )
+
+
+def repository(source: str) -> str:
+    """Return the hub repository of a source ('hub:Qwen/Qwen2.5-7B@abc'), or ''."""
+    return source.removeprefix("hub:").split("@")[0] if source.startswith("hub:") else ""
 
 
 def text_of(paper: Paper, claim: Claim) -> PaperText:

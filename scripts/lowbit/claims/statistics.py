@@ -45,7 +45,7 @@ from lowbit.claims.perturbation_statistics import (
 from lowbit.claims.prediction_statistics import held_out_gain, held_out_metric
 from lowbit.claims.released_statistics import released_overlap
 from lowbit.claims.results import Measurement, ModelResults, NotMeasured, Statistic, weakest
-from lowbit.claims.topic_statistics import largest_topic_share
+from lowbit.claims.topic_statistics import largest_topic_share, topics_in_large
 from lowbit.claims.trace_statistics import (
     amplified_layers,
     departure_layer,
@@ -342,6 +342,7 @@ STATISTICS: dict[str, Statistic] = {
         perplexity_rise,
         sensitivity_difference,
         largest_topic_share,
+        topics_in_large,
     )
 }
 """Every statistic that a claim may name."""

@@ -2,27 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-
-from lowbit.errors import InputError
+from torch import nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+UNLIMITED = 10**9
+"""What a tokenizer without a limit states is far above this."""
 STREAM = "topics"
 """Name of the one stream of results that `classify` yields."""
-MULTIPLE = 32
-"""Tokens of which a batch's length is a multiple: batches of ever new lengths would take ever more
-memory, a third more after 40 of them."""
 
 
 @dataclass(frozen=True)
 class Classified:
-    """The label of each text."""
+    """Labels of texts."""
 
     label: np.ndarray
     """Number of the most probable label, int64 `[texts]`."""
@@ -34,34 +31,33 @@ def classify(
     tokenizer: "PreTrainedTokenizerBase",
     model: "PreTrainedModel",
     texts: Sequence[str],
-    batch_size: int,
     first: int = 0,
 ) -> Iterator[Mapping[str, Classified]]:
-    """Yield the labels of texts, batch by batch; what exceeds the classifier's context is cut off.
+    """Yield the labels of texts, one by one; what exceeds the classifier's context is cut off.
+
+    One at a time, so that nothing is padded: not all classifiers leave padding alone.
 
     Args:
-        batch_size: texts at once.
         first: the text to begin with.
-
-    Raises:
-        InputError: the tokenizer has no token to fill up shorter texts with.
     """
-    if tokenizer.pad_token is None:
-        raise InputError(
-            "the classifier's tokenizer has no padding token; write one into tokenizer_config.json"
-        )
-    context = getattr(model.config, "max_position_embeddings", None)
-    multiple = gcd(context, MULTIPLE) if context else MULTIPLE
-    for at in range(first, len(texts), batch_size):
-        inputs = tokenizer(
-            list(texts[at : at + batch_size]),
-            padding=True,
-            pad_to_multiple_of=multiple,
-            truncation=context is not None,
-            max_length=context,
-            return_tensors="pt",
-        )
+    context = context_length(tokenizer, model)
+    cut = {"truncation": True, "max_length": context} if context else {}
+    for text in texts[first:]:
+        inputs = tokenizer([text], return_tensors="pt", **cut).to(model.device)
         with torch.inference_mode():
-            probabilities = model(**inputs.to(model.device)).logits.softmax(dim=-1)
-        best, label = probabilities.max(dim=-1)
-        yield {STREAM: Classified(label.cpu().numpy(), best.cpu().numpy())}
+            best, label = model(**inputs).logits.softmax(dim=-1).max(dim=-1)
+        yield {STREAM: Classified(label.cpu().numpy(), best.float().cpu().numpy())}
+
+
+def context_length(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> int | None:
+    """Tokens that a classifier reads at most; None where nothing limits them.
+
+    Where positions are a table with an entry for padding (RoBERTa), tokens' begin behind it.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    for name, module in model.named_modules():
+        is_table = isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+        if is_table and module.padding_idx is not None:
+            positions -= module.padding_idx + 1
+    limits = [limit for limit in (positions, tokenizer.model_max_length) if 0 < limit < UNLIMITED]
+    return min(limits, default=None)

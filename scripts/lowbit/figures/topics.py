@@ -1,5 +1,6 @@
 """Figure of the topics of the documents that break, beside those of all documents."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,15 +60,16 @@ def topics_of_large(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
 
 
 def _methods(methods: Sequence[Method]) -> list[tuple[str, float, dict]]:
-    """Name, place within a line, and look of each method; markers are by bit width."""
+    """Name, place within a line, and look of each method; no two of a quantizer have one marker."""
     ordered, colours = plotting.sort_methods(methods), plotting.quantizer_colours(methods)
     offsets = np.linspace(-SPREAD / 2, SPREAD / 2, len(ordered))
-    widths = plotting.bit_widths(methods)
-    markers = [plotting.MARKERS[widths.index(m.bits) % len(plotting.MARKERS)] for m in ordered]
-    return [
-        (m.name, offset, {"color": colours[m.quantizer], "marker": marker})
-        for m, offset, marker in zip(ordered, offsets, markers, strict=True)
-    ]
+    looks, seen = [], Counter()
+    for method, offset in zip(ordered, offsets, strict=True):
+        marker = plotting.MARKERS[seen[method.quantizer] % len(plotting.MARKERS)]
+        seen[method.quantizer] += 1
+        look = {"color": colours[method.quantizer], "marker": marker}
+        looks.append((method.name, offset, look))
+    return looks
 
 
 def _label(left: "Axes", right: "Axes", topics: Sequence[str]) -> None:
@@ -84,9 +86,8 @@ def _label(left: "Axes", right: "Axes", topics: Sequence[str]) -> None:
 def _headline(mean: pd.DataFrame) -> str:
     """Name the topic with the largest share, and how many are over or under their share."""
     first = mean.loc[mean["share_large"].idxmax()]
+    said = f"The largest topic holds {100 * first['share_large']:.0f} % of D_large ({first.topic})"
+    if mean["excess_low"].isna().all():
+        return said
     more, less = (mean["excess_low"] > 0).sum(), (mean["excess_high"] < 0).sum()
-    return (
-        f"The largest topic holds {100 * first['share_large']:.0f} % of D_large "
-        f"({first['topic']}); {more} of {len(mean)} have more of it than of all documents, "
-        f"{less} less"
-    )
+    return f"{said}; {more} of {len(mean)} have more of it than of all documents, {less} less"

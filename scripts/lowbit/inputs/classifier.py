@@ -1,8 +1,8 @@
-"""Classifiers of texts in the Hugging Face format: what they are, and loading them.
+"""Loading a classifier of texts in the Hugging Face format.
 
 Code that a repository brings along is never run. WebOrganizer's classifiers (arXiv 2502.10341) name
 such code, `model_type: new`: a GTE encoder, which transformers has as `gte`, with other names in
-its config (`native_config`). What a config check needs uses the standard library only.
+its config (`native_config`).
 """
 
 from collections.abc import Mapping
@@ -10,26 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import InputError
-from lowbit.inputs.model_files import ModelFiles, files_of
-from lowbit.inputs.models import (
-    SOURCES,
-    check_weights,
-    describe_files,
-    model_files,
-    read_config,
-    weight_files,
-)
+from lowbit.inputs.model_files import files_of
 from lowbit.inputs.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-CLASSIFIER_SOURCES = {kind: source for kind, source in SOURCES.items() if kind != "demo"}
-"""What a classifier's source may be: none is embedded."""
-KIND = "ForSequenceClassification"
-"""How the classes of classifiers end in "architectures"."""
-PLACEHOLDER = "LABEL_0"
-"""What transformers calls the first label of a classifier that has no names for them."""
 GTE_WITH_CODE = "new"
 UNDERSTOOD = {
     "position_embedding_type": "rope",
@@ -40,46 +26,6 @@ UNDERSTOOD = {
 """What such a config may say; the authors' code knows more, transformers does not."""
 
 
-def read_labels(place: Path | ModelFiles) -> list[str]:
-    """Names of a classifier's labels, in the order of its outputs.
-
-    Raises:
-        InputError: it is no classifier of texts, or its labels have no names.
-    """
-    config = read_config(place)
-    names = config.get("architectures") or []
-    if len(names) != 1 or not names[0].endswith(KIND):
-        raise InputError(
-            f"{files_of(place)} is no classifier of texts: config.json must name one class "
-            f'...{KIND} in "architectures"; it has {names}'
-        )
-    labels = {int(index): name for index, name in (config.get("id2label") or {}).items()}
-    if len(labels) < 2 or PLACEHOLDER in labels.values() or sorted(labels) != [*range(len(labels))]:
-        raise InputError(
-            f'{files_of(place)}/config.json has no names for the labels; write them into "id2label"'
-        )
-    return [labels[index] for index in range(len(labels))]
-
-
-def describe_classifier(source: str, directory: Path) -> dict[str, Any]:
-    """Check a classifier's directory and describe it: the content of `classifier.json`.
-
-    Raises:
-        InputError: whatever keeps it from being used, and what to do about it.
-    """
-    names, labels = model_files(directory), read_labels(directory)
-    parameters = check_weights([directory / name for name in weight_files(directory)])
-    _, model = load_classifier(directory)
-    return {
-        "source": source,
-        "architecture": read_config(directory)["architectures"][0],
-        "files": describe_files(directory, names),
-        "labels": labels,
-        "context_length": getattr(model.config, "max_position_embeddings", None),
-        "parameters": parameters,
-    }
-
-
 def load_classifier(directory: Path) -> tuple["PreTrainedTokenizerBase", "PreTrainedModel"]:
     """Load tokenizer and classifier, the weights in float32, ready to classify.
 
@@ -87,30 +33,46 @@ def load_classifier(directory: Path) -> tuple["PreTrainedTokenizerBase", "PreTra
         InputError: transformers does not have this architecture, or the weights do not fit it.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, logging
 
-    content = native_config(read_config(directory))
+    logging.disable_progress_bar()
+    config = classifier_config(directory)
     try:
-        config = AutoConfig.for_model(**content)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             directory,
             config=config,
             dtype=torch.float32,
+            use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"the classifier in {directory} cannot be loaded ({error}); code that comes with a "
-            "model is not run: use one whose architecture transformers has"
-        ) from error
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"the classifier in {directory} cannot be loaded: {error}") from error
     if wrong := sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])}):
         raise InputError(
             f"the weights in {directory} do not fit its config.json: {len(wrong)} are missing or "
             f"of another shape, such as {wrong[0]}"
         )
     return load_tokenizer(directory, config), model.eval()
+
+
+def classifier_config(directory: Path) -> "PreTrainedConfig":
+    """The config of a classifier, in transformers' own terms.
+
+    Raises:
+        InputError: transformers does not have this architecture.
+    """
+    from transformers import AutoConfig
+
+    content = native_config(files_of(directory).json("config.json"))
+    try:
+        return AutoConfig.for_model(**content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"the classifier in {directory} cannot be used ({error}); code that comes with a model "
+            "is not run: use one whose architecture transformers has"
+        ) from error
 
 
 def native_config(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from lowbit.experiments.simulation_settings import (
 )
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
-from lowbit.inputs.classifier import CLASSIFIER_SOURCES
+from lowbit.inputs.classifier_source import CLASSIFIER_SOURCES
 from lowbit.inputs.sources import Source
 from study.config.task_files import HARNESS_TASKS, TASK_FILES, TaskFile, task_file
 
@@ -444,7 +444,7 @@ class Topics(BaseModel):
 
     source: Annotated[str, AfterValidator(lambda text: _check_source(text, CLASSIFIER_SOURCES))]
     """`hub:<repo>@<revision>` or `path:<directory>`: a classifier of texts in Hugging Face format,
-    with names for its labels. The inputs paper's is WebOrganizer's."""
+    with names for its labels. The inputs paper's topics are those of WebOrganizer's."""
 
 
 class Benchmark(BaseModel):

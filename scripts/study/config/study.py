@@ -29,7 +29,7 @@ from lowbit.downstream.buckets import MINIMUM_ITEMS
 from lowbit.errors import InputError
 from lowbit.inputs import documents as document_sources
 from lowbit.inputs import models as model_sources
-from lowbit.inputs.classifier import read_labels
+from lowbit.inputs.classifier_source import read_labels
 from lowbit.inputs.hub import Listing, Unreachable
 from lowbit.names import FULL
 from study.config import archive
@@ -415,15 +415,10 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
                 return
     yield from _check_ids(study.documents)
     yield from _check_task_files(study)
-    if study.topics:
-        try:
-            classifier = study.classifier_outline()
-            model_sources.model_files(classifier)
-            read_labels(classifier)
-        except InputError as error:
-            yield ("topics", "source"), f"cannot be used: {error}"
-            if isinstance(error, Unreachable):
-                return
+    if study.topics and (problem := _classifier_problem(study)):
+        yield ("topics", "source"), f"cannot be used: {problem}"
+        if isinstance(problem, Unreachable):
+            return
     for name in study.models:
         try:
             outline = study.model_outline(name)
@@ -459,6 +454,17 @@ def _check_against_files(study: Study) -> Iterator[tuple[Key, str]]:
             problem = _undivided(study.simulation.group_size, widths, 2)
             if problem:
                 yield ("simulation", "group_size"), f"{problem} of model {name}"
+
+
+def _classifier_problem(study: Study) -> InputError | None:
+    """What keeps the classifier of topics from being used, as far as its files' names tell."""
+    try:
+        classifier = study.classifier_outline()
+        model_sources.model_files(classifier)
+        read_labels(classifier)
+    except InputError as error:
+        return error
+    return None
 
 
 def _check_ids(documents: Documents) -> Iterator[tuple[Key, str]]:

@@ -56,9 +56,9 @@ def unpacking(job: Job, shape: ModelShape) -> float:
     return UNPACKED * shape.largest_matrix if job.quantized else 0.0
 
 
-def classifier_memory(shape: ModelShape, batch: int, length: int) -> float:
-    """Bytes of a classifier, in float32 whatever the study's format, and of a batch inside it."""
-    inside = batch * length * (INSIDE_MLP * shape.widest + INSIDE_BLOCK * shape.hidden)
+def classifier_memory(shape: ModelShape, length: int) -> float:
+    """Bytes of a classifier, in float32 whatever the study's format, and of a text inside it."""
+    inside = length * (INSIDE_MLP * shape.widest + INSIDE_BLOCK * shape.hidden)
     return FLOAT32 * (shape.parameters + inside)
 
 

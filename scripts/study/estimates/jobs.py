@@ -155,15 +155,13 @@ class Estimates:
             engine = study.engine.model_copy(update={"mode": "resident"})
             return self._loading(shape, "resident"), engine_memory(job, shape, engine)
         if rule == CLASSIFY:
-            sizes = study.engine.batch_size, study.documents.length
             host = FLOAT32 * self.classifier.parameters
-            return host, classifier_memory(self.classifier, *sizes)
+            return host, classifier_memory(self.classifier, study.documents.length)
         if rule == "probe_model":
             logits = 3 * PROBE_TOKENS * shape.vocabulary
             return FLOAT32 * (shape.parameters + logits), 0.0
-        if rule == "fetch_classifier":  # it is loaded, too
-            return FLOAT32 * self.classifier.parameters, 0.0
-        if rule == "fetch_model":
+        if rule in ("fetch_model", "fetch_classifier"):
+            shape = shape or self.classifier
             largest = max(shape.largest_matrix, shape.vocabulary * shape.hidden)
             return FLOAT32 * largest, 0.0
         return analysis_memory(rule, study), 0.0

@@ -213,7 +213,7 @@ def provenance(
         last_run=runs[-1].id,
         config_sha256=config_sha256(study),
         models=_models(study, paths),
-        classifier=_origin(paths.shared("classifier")),
+        classifier=_origin(paths.shared("classifier")) if study.topics else None,
         documents=_documents(paths),
         environments={lock: sha256(lock) for lock in locks},
         runs=kept,
