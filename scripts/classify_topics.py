@@ -42,7 +42,6 @@ def main() -> None:
     import torch
 
     from lowbit.engine.loading import pick_device
-    from lowbit.inputs.tokens import read_texts, read_tokens
     from lowbit.unfinished import Parts
 
     record, settings = read_json(arguments.classifier), arguments.settings
@@ -55,14 +54,14 @@ def main() -> None:
         "code": arguments.code,
     }
     parts = Parts.open(arguments.output.with_suffix(".unfinished"), made_from)
-    found = classified(arguments.classifier, read_texts(arguments.tokens), device, parts)
+    documents = pd.read_parquet(arguments.tokens, columns=["doc_id", "text"])
+    found = classified(arguments.classifier, documents["text"].tolist(), device, parts)
     labels = np.concatenate([each.label for each in found])
-    table = {
-        "doc_id": read_tokens(arguments.tokens)[0],
-        "topic": np.array(record["labels"])[labels],
-        "probability": np.concatenate([each.probability for each in found]),
-    }
-    write_parquet(arguments.output, pd.DataFrame(table))
+    table = documents[["doc_id"]].assign(
+        topic=np.array(record["labels"])[labels],
+        probability=np.concatenate([each.probability for each in found]),
+    )
+    write_parquet(arguments.output, table)
     parts.remove()
 
 

@@ -30,7 +30,7 @@ from lowbit.analysis.topics import one_hot, topics_answer, topics_table
 from lowbit.claims.results import NotMeasured
 from lowbit.claims.topic_statistics import largest_topic_share, topics_in_large
 from lowbit.errors import InputError
-from lowbit.experiments.topics import STREAM, classify, context_length
+from lowbit.experiments.topics import STREAM, classify, maximum_tokens
 from lowbit.figures import plotting
 from lowbit.figures.topics import topics_of_large
 from lowbit.inputs.classifier import load_classifier
@@ -98,7 +98,7 @@ def test_texts_get_the_labels_that_transformers_own_pipeline_gives(tmp_path: Pat
 
     tokenizer, model = load_classifier(write(tmp_path / "it"))
     alone = pipeline("text-classification", model, tokenizer=tokenizer, device="cpu")
-    limit = context_length(tokenizer, model)
+    limit = maximum_tokens(tokenizer, model)
     expected = [alone(text, truncation=True, max_length=limit) for text in TEXTS]
     found = [shard[STREAM] for shard in classify(tokenizer, model, TEXTS)]
     labels = [LABELS[shard.label.item()] for shard in found]
@@ -113,16 +113,16 @@ def test_texts_get_the_labels_that_transformers_own_pipeline_gives(tmp_path: Pat
 )
 def test_a_text_is_cut_where_the_classifier_ends(tmp_path: Path, write, limit: int) -> None:
     tokenizer, model = load_classifier(write(tmp_path / "it"))
-    assert context_length(tokenizer, model) == limit
+    assert maximum_tokens(tokenizer, model) == limit
     words = ["the", "of", "it"] * limit
     cut = [" ".join(words[: limit - 2]), " ".join(words)]  # and two tokens around them
     short, long = (shard[STREAM].probability for shard in classify(tokenizer, model, cut))
     assert short == long
     tokenizer.model_max_length = 9
-    assert context_length(tokenizer, model) == 9
+    assert maximum_tokens(tokenizer, model) == 9
     tokenizer.model_max_length = 10**30
     model.config.max_position_embeddings = -1  # as XLNet has it
-    assert context_length(tokenizer, model) is None
+    assert maximum_tokens(tokenizer, model) is None
     assert len([*classify(tokenizer, model, TEXTS[:1])]) == 1
 
 
@@ -167,7 +167,7 @@ def test_what_transformers_has_not_of_the_published_code_is_told(
 def test_weights_of_another_shape_are_told(tmp_path: Path) -> None:
     folder = write_bert(tmp_path / "it")
     change_config(folder, intermediate_size=40)
-    with pytest.raises(InputError, match=r"cannot be loaded|do not fit its config\.json"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         load_classifier(folder)
 
 
@@ -177,7 +177,8 @@ def test_missing_weights_are_told(tmp_path: Path) -> None:
     del weights["new.encoder.layer.1.attention.qkv_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        InputError, match=r"3 are missing or of another shape, such as gte\.layers\.1"
+        InputError,
+        match=r"lacks 3 weights of a GteForSequenceClassification, such as gte\.layers\.1",
     ):
         load_classifier(folder)
 

@@ -4,7 +4,7 @@ Versions of one model are no different models: checkpoints of one training, a mo
 fine-tuned from it. Pairs of these are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -56,8 +56,7 @@ def _overlaps(results: StudyResults) -> Overlaps:
     first = next(iter(tables.values()))
     if any(not np.array_equal(first.doc_ids, table.doc_ids) for table in tables.values()):
         raise NotMeasured("the models were not scored on the same documents")
-    places = [(list(tables).index(a.name), list(tables).index(b.name)) for a, b in different]
-    by_method = [_of_method(list(tables.values()), places, name) for name in results.methods]
+    by_method = [_of_method(tables, different, name) for name in results.methods]
     return Overlaps(
         [f"{one.name} with {other.name}" for one, other in different],
         len(pairs) - len(different),
@@ -80,14 +79,16 @@ def _training(model: StudiedModel, models: Sequence[StudiedModel]) -> tuple:
 
 
 def _of_method(
-    tables: Sequence[ModelResults], places: Sequence[tuple[int, int]], name: str
+    tables: Mapping[str, ModelResults],
+    pairs: Sequence[tuple[StudiedModel, StudiedModel]],
+    name: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Jaccard draws [1 + R, pairs] under one method, and what chance would give [pairs]."""
-    counts = [table.large_counts(name) for table in tables]
-    sizes = [int(table.member(name, LARGE).sum()) for table in tables]
-    n = len(tables[0].doc_ids)
-    draws = [jaccard_draws(counts[one], counts[other]) for one, other in places]
-    chance = [expected_jaccard(sizes[one], sizes[other], n) for one, other in places]
+    counts = {model: table.large_counts(name) for model, table in tables.items()}
+    sizes = {model: int(table.member(name, LARGE).sum()) for model, table in tables.items()}
+    n = len(next(iter(tables.values())).doc_ids)
+    draws = [jaccard_draws(counts[one.name], counts[other.name]) for one, other in pairs]
+    chance = [expected_jaccard(sizes[one.name], sizes[other.name], n) for one, other in pairs]
     return np.stack(draws, axis=1), np.array(chance)
 
 

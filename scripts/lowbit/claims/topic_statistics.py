@@ -34,7 +34,8 @@ def topics_in_large(results: ModelResults, names: Sequence[str], options: dict) 
     _, shares = _shares(results, names, options)
     draws = np.stack([(share > 0).sum(axis=1) for share in shares], axis=1).astype(float)
     fewest = weakest(draws, results.settings.confidence)
-    detail = f"{names[fewest]}; the classifier knows {_table(results, options)['known'].iloc[0]}"
+    known = results.table(TABLE)["known"].iloc[0]
+    detail = f"{names[fewest]}; the classifier knows {known}"
     return results.measure(draws[:, fewest], names, detail, results.smallest(names, LARGE))
 
 

@@ -40,8 +40,8 @@ def classify(
     Args:
         first: the text to begin with.
     """
-    context = context_length(tokenizer, model)
-    cut = {"truncation": True, "max_length": context} if context else {}
+    most = maximum_tokens(tokenizer, model)
+    cut = {"truncation": True, "max_length": most} if most else {}
     for text in texts[first:]:
         inputs = tokenizer([text], return_tensors="pt", **cut).to(model.device)
         with torch.inference_mode():
@@ -49,7 +49,7 @@ def classify(
         yield {STREAM: Classified(label.cpu().numpy(), best.float().cpu().numpy())}
 
 
-def context_length(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> int | None:
+def maximum_tokens(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> int | None:
     """Tokens that a classifier reads at most; None where nothing limits them.
 
     Where positions are a table with an entry for padding (RoBERTa), tokens' begin behind it.

@@ -33,14 +33,8 @@ def topics_of_large(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     places = np.arange(len(mean))
     left.barh(places, mean["share"], color="0.85", height=0.75, label="all documents")
     mean_look = {"color": "0.1", "fmt": "D", "markersize": 4.5, "capsize": 2, "linewidth": 1.2}
-    numbers = (
-        (left, ("share_large", "low", "high")),
-        (
-            right,
-            ("mean_error", "error_low", "error_high"),
-        ),
-    )
-    for axes, columns in numbers:
+    shown = {left: ("share_large", "low", "high"), right: ("mean_error", "error_low", "error_high")}
+    for axes, columns in shown.items():
         for name, offset, style in _methods(methods):
             mine = table[table["method"] == name].set_index("topic").loc[mean["topic"]]
             look = {"s": 12, "alpha": 0.8, "linewidths": 0}

@@ -12,6 +12,7 @@ from lowbit.files import read_json
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import PretrainedConfig
 
 
 def directory_of(model_record: Path) -> Path:
@@ -31,8 +32,19 @@ def directory_of(model_record: Path) -> Path:
     return directory
 
 
-def load_model(directory: Path, dtype: "torch.dtype") -> "nn.Module":
+def load_model(
+    directory: Path,
+    dtype: "torch.dtype",
+    kind: str = "AutoModelForCausalLM",
+    config: "PretrainedConfig | None" = None,
+) -> "nn.Module":
     """Load a Hugging Face directory on the CPU, with transformers 4 or 5.
+
+    Args:
+        directory: of the model.
+        dtype: of its weights in memory.
+        kind: the class of transformers that finds its architecture.
+        config: the model's, where it is not what config.json says.
 
     Raises:
         InputError: weights are missing that transformers would have filled with random numbers.
@@ -42,8 +54,9 @@ def load_model(directory: Path, dtype: "torch.dtype") -> "nn.Module":
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     version_4 = transformers.__version__.startswith("4.")
-    model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
+    model, loaded = getattr(transformers, kind).from_pretrained(
         directory,
+        config=config,
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowbit.errors import InputError
+from lowbit.inputs.checkpoint import load_model
 from lowbit.inputs.model_files import files_of
 from lowbit.inputs.tokenizer import load_tokenizer
 
@@ -33,28 +34,13 @@ def load_classifier(directory: Path) -> tuple["PreTrainedTokenizerBase", "PreTra
         InputError: transformers does not have this architecture, or the weights do not fit it.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification, logging
 
-    logging.disable_progress_bar()
     config = classifier_config(directory)
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            directory,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        model = load_model(directory, torch.float32, "AutoModelForSequenceClassification", config)
     except (ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"the classifier in {directory} cannot be loaded: {error}") from error
-    if wrong := sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])}):
-        raise InputError(
-            f"the weights in {directory} do not fit its config.json: {len(wrong)} are missing or "
-            f"of another shape, such as {wrong[0]}"
-        )
-    return load_tokenizer(directory, config), model.eval()
+    return load_tokenizer(directory, config), model
 
 
 def classifier_config(directory: Path) -> "PreTrainedConfig":

@@ -22,7 +22,7 @@ def account(
         dag: Snakemake's graph, complete.
         need_of: from a rule's name and a job's wildcards to its need.
     """
-    study = estimates.study
+    study, classifier = estimates.study, estimates.classifier_download
     return {
         "study": study.study,
         "device": study.engine.device,
@@ -41,9 +41,7 @@ def account(
         "checkpoints": {  # by their source: methods may share one
             study.methods[name].quantized: size for name, size in estimates.checkpoints.items()
         },
-        "classifiers": {study.topics.source: size}
-        if (size := estimates.classifier_download)
-        else {},
+        "classifiers": {study.topics.source: classifier} if classifier else {},
         "texts": {
             name.rpartition("-")[0]: source.download
             for name, source in estimates.texts.items()
@@ -91,13 +89,8 @@ def _assumed(estimates: Estimates, on_gpu: bool) -> Iterator[str]:
             "auto asks for a GPU; write cuda to plan for one"
         )
     yield f"CPU: rates measured on {measured_on()}, per thread; engine.threads more is faster"
-    if any(
-        (
-            *estimates.downloads.values(),
-            *estimates.checkpoints.values(),
-            estimates.classifier_download,
-        )
-    ):
+    of_models = (*estimates.downloads.values(), *estimates.checkpoints.values())
+    if any((*of_models, estimates.classifier_download)):
         yield f"downloads at {DOWNLOAD_RATE / 1e6:g} MB/s"
     for name, each in study.evaluation.items():
         if each.n is None:

@@ -29,8 +29,9 @@ INSIDE_MLP, INSIDE_BLOCK = 4, 6
 HOLES, MOST_HOLES = 0.35, 2.0
 """Of all that a walk makes and lets go, the share that the C library keeps beside it on a CPU: what
 was freed, and others of another size do not fit into. It grows by `HOLES` with each doubling of the
-batches, up to `MOST_HOLES`. Measured: .2 to .8 after 2 or 3 batches, .9 to 1.5 after 8, 1.5 to 2.2
-after 38, on small models; after 2 on a random one of 160 million parameters .2 to 1.9."""
+batches (of every group of edits), up to `MOST_HOLES`. Measured: .2 to .8 after 2 or 3 batches, .9
+to 1.5 after 8, 1.5 to 2.2 after 38, on small models; after 2 on a random one of 160 million
+parameters .2 to 1.9."""
 RETURNED = 32 * 2**20
 """Bytes from which glibc gives freed memory back at once, so that no holes stay."""
 UNPACKED = 1 + 3 * FLOAT32

@@ -27,6 +27,8 @@ from study.paths import Paths
 
 QUANTIZE, READ_CHECKPOINT = "quantize_", "read_checkpoint"
 CLASSIFY = "classify_topics"
+OF_CLASSIFIER = ("fetch_classifier", CLASSIFY)
+"""Rules whose jobs are about the classifier of topics, not about a language model."""
 ON_DEVICE = (*ENGINE_RULES, "answer", CLASSIFY, READ_CHECKPOINT)
 """Rules, beside the quantizers, whose jobs run on the config's `engine.device`."""
 FETCHING = ("fetch_model", "fetch_classifier", "fetch_documents", "fetch_checkpoint")
@@ -99,7 +101,7 @@ class Estimates:
             outputs: its files; only their names matter.
             on_gpu: whether what runs on `engine.device` runs on a GPU.
         """
-        shape = self._shape(wildcards)
+        shape = self._shape(rule, wildcards)
         kept = sum(self._file(Path(name).name, wildcards, shape) for name in outputs)
         base = self._base(rule)
         on_gpu = on_gpu and runs_on_device(rule)
@@ -112,7 +114,7 @@ class Estimates:
 
     def computed_memory(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """Bytes at the peak beside Python and its libraries, on the CPU."""
-        shape, engine = self._shape(wildcards), self.study.engine
+        shape, engine = self._shape(rule, wildcards), self.study.engine
         if rule in ENGINE_RULES:
             job = engine_job(rule, self.study, shape)
             return cpu_memory(job, shape, engine) + 2 * job.kept_bytes
@@ -122,7 +124,7 @@ class Estimates:
 
     def work(self, rule: str, wildcards: Mapping[str, str]) -> float:
         """What the time of a job is in proportion to: operations, or rows of its tables."""
-        shape = self._shape(wildcards)
+        shape = self._shape(rule, wildcards)
         if rule in ENGINE_RULES:
             return seconds.engine_work(engine_job(rule, self.study, shape), shape)
         if rule.startswith(QUANTIZE) or rule == READ_CHECKPOINT:
@@ -131,17 +133,17 @@ class Estimates:
         if rule == "answer":
             return seconds.engine_work(self._answers(wildcards, shape), shape)
         if rule == CLASSIFY:
-            return seconds.engine_work(self._classified(), self.classifier)
+            return seconds.engine_work(self._classified(shape), shape)
         if rule == "probe_model":
             return 2.0 * shape.parameters * PROBE_TOKENS
         if rule in ("fetch_model", "fetch_classifier"):
-            return (shape or self.classifier).stored_bytes
+            return shape.stored_bytes
         return analysis_work(rule, self.study)
 
     def _divided(self, rule: str, wildcards: Mapping[str, str]) -> tuple[float, float]:
         """Bytes of the machine and of the device. On a CPU both are the machine's, for the rules
         that `computed_memory` does not treat apart."""
-        shape, study = self._shape(wildcards), self.study
+        shape, study = self._shape(rule, wildcards), self.study
         if rule in ENGINE_RULES:
             job = engine_job(rule, study, shape)
             host = self._loading(shape, study.engine.mode) + unpacking(job, shape)
@@ -155,13 +157,12 @@ class Estimates:
             engine = study.engine.model_copy(update={"mode": "resident"})
             return self._loading(shape, "resident"), engine_memory(job, shape, engine)
         if rule == CLASSIFY:
-            host = FLOAT32 * self.classifier.parameters
-            return host, classifier_memory(self.classifier, study.documents.length)
+            device = classifier_memory(shape, study.documents.length)
+            return FLOAT32 * shape.parameters, device
         if rule == "probe_model":
             logits = 3 * PROBE_TOKENS * shape.vocabulary
             return FLOAT32 * (shape.parameters + logits), 0.0
         if rule in ("fetch_model", "fetch_classifier"):
-            shape = shape or self.classifier
             largest = max(shape.largest_matrix, shape.vocabulary * shape.hidden)
             return FLOAT32 * largest, 0.0
         return analysis_memory(rule, study), 0.0
@@ -187,7 +188,7 @@ class Estimates:
             rate = study.engine.threads * (rate or self._base(USUAL).rate or inf)
         taken = base.seconds + work / rate
         if rule in ENGINE_RULES:
-            shape, resident = self._shape(wildcards), study.engine.mode == "resident"
+            shape, resident = self._shape(rule, wildcards), study.engine.mode == "resident"
             taken += seconds.weights_seconds(engine_job(rule, study, shape), shape, resident)
         return taken
 
@@ -196,15 +197,14 @@ class Estimates:
         if rule == "fetch_documents":
             source = self.texts.get(wildcards["documents"])
             return source.download / seconds.DOWNLOAD_RATE if source else 0.0
-        shape = self._shape(wildcards)
         if rule == "fetch_checkpoint":
             size = self.checkpoints.get(self._method(wildcards), 0)
             return size / seconds.DOWNLOAD_RATE + size / seconds.CHECK_RATE
         size = self.classifier_download
         if rule == "fetch_model":
             size = self.downloads.get(self._model(wildcards), 0)
-        shape = shape or self.classifier
-        return size / seconds.DOWNLOAD_RATE + shape.stored_bytes / seconds.CHECK_RATE
+        stored = self._shape(rule, wildcards).stored_bytes
+        return size / seconds.DOWNLOAD_RATE + stored / seconds.CHECK_RATE
 
     def _base(self, rule: str) -> Measured:
         """The measured numbers of a rule; where it has none, those of the largest of its kind."""
@@ -225,8 +225,10 @@ class Estimates:
             min(rates, default=None),
         )
 
-    def _shape(self, wildcards: Mapping[str, str]) -> ModelShape | None:
-        """The model's sizes; None for jobs that are not of one model."""
+    def _shape(self, rule: str, wildcards: Mapping[str, str]) -> ModelShape | None:
+        """Sizes of the model, or classifier, of a job; None for jobs that are not of one."""
+        if rule in OF_CLASSIFIER:
+            return self.classifier
         return self.shapes[self._model(wildcards)] if "model" in wildcards else None
 
     def _model(self, wildcards: Mapping[str, str]) -> str:
@@ -245,11 +247,10 @@ class Estimates:
         length = min(PROMPT, shape.context or PROMPT)
         return Job([Walk(rows, length, 1, shape.layers, 1)], quantized=0)
 
-    def _classified(self) -> Job:
+    def _classified(self, shape: ModelShape) -> Job:
         """The documents, as a walk through the classifier."""
         documents = self.study.documents
-        walk = Walk(documents.n, documents.length, 1, self.classifier.layers, read_outs=0)
-        return Job([walk], quantized=0)
+        return Job([Walk(documents.n, documents.length, 1, shape.layers, read_outs=0)])
 
     def _file(self, name: str, wildcards: Mapping[str, str], shape: ModelShape | None) -> float:
         """Bytes of one output."""
