@@ -641,7 +641,7 @@ def test_a_claim_about_one_text_is_judged_on_that_text_only(tmp_path, text, want
     for rows, what in ((direction, "claim"), (figure, "figure")):
         assert rows["verdict"].tolist() == [
             f"not run (the {what} is for documents of {wanted['length']} tokens from arxiv, this "
-            f"study has 512 tokens from {text})"
+            f"study's are of 512 tokens from {text})"
         ]
 
 

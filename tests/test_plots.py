@@ -280,3 +280,12 @@ def test_missing_methods_are_an_error(tables, tmp_path):
     with pytest.raises(AssertionError, match=r"error: .* compute the errors again"):
         plot(tmp_path, tmp_path / "figures", {"other": {"quantizer": "rtn", "bits": 2}})
     assert not (tmp_path / "figures").exists()
+
+
+def test_points_tell_bit_widths_and_methods_of_one_apart():
+    given = {"a": ("q", 4), "b": ("q", 3), "c": ("q", 3), "d": ("p", 3)}
+    methods = {name: {"quantizer": q, "bits": bits} for name, (q, bits) in given.items()}
+    looks = plotting.points(methods_from_config(methods))
+    assert looks["b"]["marker"] == looks["d"]["marker"] != looks["a"]["marker"]
+    assert looks["a"]["color"] == looks["b"]["color"] != looks["d"]["color"]
+    assert {name for name, look in looks.items() if look["markerfacecolor"] == "white"} == {"c"}

@@ -356,7 +356,10 @@ def test_the_figure_shows_every_topic(large: list[int]) -> None:
         "law",
         "tea",
     ]
-    assert len(left.collections) >= len(METHODS)
+    shown = {line.get_label(): line.get_xdata() for line in left.lines}
+    for name in METHODS:
+        of_method = table[table["method"] == name]["share_large"]
+        assert sorted(shown[name]) == sorted(of_method)
 
 
 CLASSIFIER = "hub:WebOrganizer/TopicClassifier-NoURL@main"

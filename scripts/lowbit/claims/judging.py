@@ -295,10 +295,13 @@ def require_text(text: PaperText, study: Study, what: str) -> None:
     """Raise `NotMeasured` unless a study's documents are of this text and length."""
     fits = text.length in (None, study.text_length)
     if not _is_of(text, study.text_source) or not fits:
-        wanted = f"of {text.length} tokens " if text.length else ""
+        wanted, given = (
+            f"of {length} tokens " if text.length else ""
+            for length in (text.length, study.text_length)
+        )
         raise NotMeasured(
-            f"{what} is for documents {wanted}from {text.source}, this study has "
-            f"{study.text_length} tokens from {study.text_source}"
+            f"{what} is for documents {wanted}from {text.source}, this study's are {given}from "
+            f"{study.text_source}"
         )
 
 

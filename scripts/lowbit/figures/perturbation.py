@@ -234,24 +234,21 @@ def agreement(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         figsize=(6.4, 1.2 + 0.28 * len(kinds) * max(1, len(methods) / 3)), layout="constrained"
     )
     offsets = np.linspace(-0.3, 0.3, len(methods)) if len(methods) > 1 else [0.0]
-    styles, widths = plotting.styles(methods), plotting.bit_widths(methods)
+    looks = plotting.points(methods)
     for place, wanted in enumerate(kinds.values()):
         rows = _where(table, **wanted).set_index("method")
         for offset, method in zip(offsets, methods, strict=True):
             if method.name not in rows.index:
                 continue  # no noise, or no error, that varies
             row = rows.loc[method.name]
-            style = styles[method.name]
             axes.errorbar(
                 row["r"],
                 place + offset,
                 xerr=[[row["r"] - row["low"]], [row["high"] - row["r"]]],
-                color=style["color"],
-                marker=plotting.MARKERS[widths.index(method.bits)],
                 markersize=4,
                 linewidth=1,
-                markerfacecolor=style["color"] if style["linestyle"] == "-" else "white",
                 label=method.name if place == 0 else None,
+                **looks[method.name],
             )
     axes.axvline(0, **plotting.REFERENCE)
     axes.set_yticks(range(len(kinds)), list(kinds))

@@ -1,7 +1,8 @@
 """What all figures share: look, colours, order of methods, and files that do not change by the day.
 
 Colour says the quantizer, in every figure (Okabe and Ito's palette, which colour-blind readers can
-tell apart); marker and line tell methods of one quantizer and bit width apart.
+tell apart). Where bit widths have panels of their own, marker and line tell apart methods of one
+quantizer (`styles`); where they share one, the marker says the bit width (`points`).
 """
 
 import textwrap
@@ -125,6 +126,20 @@ def styles(methods: Sequence[Method]) -> dict[str, dict]:
             "color": colours[method.quantizer],
             "linestyle": LINES[place % len(LINES)],
             "marker": MARKERS[place % len(MARKERS)],
+        }
+    return result
+
+
+def points(methods: Sequence[Method]) -> dict[str, dict]:
+    """Colour and marker of each method; further ones of one quantizer and width are hollow."""
+    widths, looks = bit_widths(methods), styles(methods)
+    result = {}
+    for method in methods:
+        colour, is_first = looks[method.name]["color"], looks[method.name]["linestyle"] == LINES[0]
+        result[method.name] = {
+            "color": colour,
+            "marker": MARKERS[widths.index(method.bits) % len(MARKERS)],
+            "markerfacecolor": colour if is_first else "white",
         }
     return result
 

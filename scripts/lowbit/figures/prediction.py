@@ -84,16 +84,15 @@ def _headline(added: pd.DataFrame, quantity: str) -> str:
 
 def _feature_panel(axes: "Axes", values: pd.DataFrame, methods: Sequence[Method]) -> None:
     """Values of one metric: rows are feature sets."""
-    colours, bits = plotting.quantizer_colours(methods), plotting.bit_widths(methods)
+    looks = plotting.points(methods)
     places = np.linspace(-0.26, 0.26, len(methods)) if len(methods) > 1 else [0.0]
     for place, method in zip(places, plotting.sort_methods(methods), strict=True):
         mine = values[values["method"] == method.name].set_index("features")["value"]
-        marker = plotting.MARKERS[bits.index(method.bits) % len(plotting.MARKERS)]
         axes.scatter(
             mine.loc[list(FEATURE_SETS)],
             np.arange(len(FEATURE_SETS)) + place,
-            color=colours[method.quantizer],
-            marker=marker,
+            color=looks[method.name]["color"],
+            marker=looks[method.name]["marker"],
             s=14,
             alpha=0.75,
             linewidths=0,

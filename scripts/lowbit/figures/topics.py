@@ -1,6 +1,5 @@
 """Figure of the topics of the documents that break, beside those of all documents."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,11 +33,13 @@ def topics_of_large(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
     left.barh(places, mean["share"], color="0.85", height=0.75, label="all documents")
     mean_look = {"color": "0.1", "fmt": "D", "markersize": 4.5, "capsize": 2, "linewidth": 1.2}
     shown = {left: ("share_large", "low", "high"), right: ("mean_error", "error_low", "error_high")}
+    ordered, looks = plotting.sort_methods(methods), plotting.points(methods)
+    offsets = np.linspace(-SPREAD / 2, SPREAD / 2, len(ordered))
     for axes, columns in shown.items():
-        for name, offset, style in _methods(methods):
-            mine = table[table["method"] == name].set_index("topic").loc[mean["topic"]]
-            look = {"s": 12, "alpha": 0.8, "linewidths": 0}
-            axes.scatter(mine[columns[0]], places + offset, label=name, **style, **look)
+        for method, offset in zip(ordered, offsets, strict=True):
+            mine = table[table["method"] == method.name].set_index("topic").loc[mean["topic"]]
+            look = {"linestyle": "", "markersize": 3.5, "alpha": 0.8} | looks[method.name]
+            axes.plot(mine[columns[0]], places + offset, label=method.name, **look)
         value, low, high = (mean[column].to_numpy() for column in columns)
         spread = np.nan_to_num(np.maximum([value - low, high - value], 0))
         axes.errorbar(value, places, xerr=spread, label=MEAN_OF_METHODS, **mean_look)
@@ -51,19 +52,6 @@ def topics_of_large(table: pd.DataFrame, methods: Sequence[Method]) -> "Figure":
         "Left: share of D_large. Right: mean error of all documents of the topic.",
     )
     return figure
-
-
-def _methods(methods: Sequence[Method]) -> list[tuple[str, float, dict]]:
-    """Name, place within a line, and look of each method; no two of a quantizer have one marker."""
-    ordered, colours = plotting.sort_methods(methods), plotting.quantizer_colours(methods)
-    offsets = np.linspace(-SPREAD / 2, SPREAD / 2, len(ordered))
-    looks, seen = [], Counter()
-    for method, offset in zip(ordered, offsets, strict=True):
-        marker = plotting.MARKERS[seen[method.quantizer] % len(plotting.MARKERS)]
-        seen[method.quantizer] += 1
-        look = {"color": colours[method.quantizer], "marker": marker}
-        looks.append((method.name, offset, look))
-    return looks
 
 
 def _label(left: "Axes", right: "Axes", topics: Sequence[str]) -> None:
